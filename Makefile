@@ -1,0 +1,41 @@
+# make demo   installs what is pinned into .venv and runs a complete study on synthetic data, on the CPU
+# make test   installs and runs the tests
+# make lint   formatting, types and workflow checks
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+INSTALLED := .venv/.installed
+export PYTHONNOUSERSITE := 1
+
+.PHONY: install demo test lint format clean
+
+install: $(INSTALLED)
+
+# The packages of envs/constraints.txt, all in .venv: the machine's own Python stays as it is.
+$(INSTALLED): pyproject.toml envs/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "cxrscale needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[dev,slurm]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/snakemake --cores all --configfile config/demo.yaml
+	@cat results/demo/report/summary.txt
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/python tests/lint_workflow.py
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,103 @@
+# cxrscale: which resolution does each chest X-ray finding need? Reads config.yaml, includes the rules, names the targets.
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# Jobs import the package of this checkout, wherever Python runs them from.
+SOURCE = Path(workflow.basedir) / "src"
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+sys.path.insert(0, str(SOURCE))
+os.environ.update(
+    PYTHONPATH=os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+)
+
+from cxrscale import config as study_config
+from cxrscale import provenance
+from cxrscale.datasets import lookup, synthetic
+from cxrscale.errors import StudyError
+from cxrscale.layout import Layout
+
+
+configfile: "config.yaml"
+
+
+try:
+    provenance.require_checkout(workflow.snakefile)
+    study = study_config.load(config)
+    layout = Layout(study)
+    label_options = {
+        "labels_source": study.labels.source,
+        "test_source": study.labels.test_source,
+        "manifest": study.dataset.manifest,
+    }
+    # The csv files count by their content (see docs/reruns.md); those of a synthetic data set are made here.
+    if study.dataset.synthetic:
+        source_files = [layout.source_path(name) for name in synthetic.FILES]
+        source_digests = {"labels": {}, "images": {}}
+    else:
+        source_files = []
+        source_digests = lookup.source_digests(
+            study.dataset.format, Path(study.dataset.root), label_options
+        )
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
+
+config.clear()
+config.update(study.model_dump(mode="json"))
+
+gpu = 1 if study.accelerator == "cuda" else 0
+code = partial(provenance.code_digest_of, SCRIPTS)
+logs = f"{layout.folder}/logs"
+
+
+wildcard_constraints:
+    model=r"[a-zA-Z0-9_]+",
+    resolution=r"\d+",
+    fold=r"\d+",
+    seed=r"\d+",
+    shard=r"\d{5}",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/store.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/explain.smk"
+include: "workflow/rules/combine.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    targets,
+    stores,
+    learners,
+
+
+# The whole study.
+rule all:
+    default_target: True
+    input:
+        f"{layout.folder}/report/report.html",
+
+
+# Labels and targets alone; needs no image.
+rule targets:
+    input:
+        [layout.targets(fold) for fold in study.split.use_folds],
+
+
+# The image store at every resolution.
+rule stores:
+    input:
+        [layout.manifest(resolution) for resolution in study.resolutions_px],
+
+
+# All trainings.
+rule learners:
+    input:
+        layout.of_learners("weights.safetensors"),

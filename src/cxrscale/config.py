@@ -1,0 +1,319 @@
+"""The study's configuration: every key with its type, default and meaning. Imports no torch.
+
+The defaults are the paper's protocol on MIMIC-CXR-JPG (Haque et al. 2023, doi:10.1117/1.JMI.10.4.044503), controlled
+as docs/protocol.md says. Unknown keys are errors, so that a misspelt one cannot pass.
+"""
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cxrscale.errors import StudyError
+from cxrscale.findings import CHEXPERT_FINDINGS
+from cxrscale.provenance import digest
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Pixels = Annotated[int, Field(ge=8, le=16_384)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Planted(Section):
+    pattern: Literal["grating", "line", "heart", "effusion", "none"]
+    wavelength: Annotated[float, Field(ge=0, le=1)] = 0.0
+    contrast: Fraction = 0.0
+    prevalence: OpenFraction = 0.35
+
+
+class Synthetic(Section):
+    patients: Annotated[int, Field(ge=2)]
+    rows_px: Pixels
+    columns_px: Pixels
+    seed: Seed = 0
+    uncertain: Fraction = 0.04
+    unmentioned: Fraction = 0.6
+    planted: dict[str, Planted]
+
+
+class Dataset(Section):
+    name: Name = "mimic-cxr-jpg"
+    format: Literal["mimic-cxr-jpg", "manifest"] = "mimic-cxr-jpg"
+    root: str = "data/mimic-cxr-jpg"
+    manifest: str = "manifest.csv"
+    views: list[str] | None = None
+    synthetic: Synthetic | None = None
+
+    @model_validator(mode="after")
+    def _synthetic_is_mimic(self) -> Self:
+        if self.synthetic is not None and self.format != "mimic-cxr-jpg":
+            raise ValueError("dataset.synthetic is written in MIMIC-CXR-JPG's layout: format must be mimic-cxr-jpg")
+        return self
+
+
+class PolicyOverride(Section):
+    uncertain: Literal["zeros", "ones", "ignore"] | None = None
+    missing: Literal["negative", "ignore"] | None = None
+
+
+class Labels(Section):
+    source: Literal["chexpert", "negbio"] = "chexpert"
+    test_source: Literal["same", "radiologist"] = "same"
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    missing: Literal["negative", "ignore"] = "negative"
+    per_finding: dict[str, PolicyOverride] = {}
+
+
+class Split(Section):
+    method: Literal["kfold", "official"] = "kfold"
+    folds: Annotated[int, Field(ge=2)] = 10
+    use_folds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    order: Literal["file", "shuffled"] = "file"
+    seed: Seed = 0
+    validate_fraction: OpenFraction = 0.1
+    combine_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _folds_exist(self) -> Self:
+        most = self.folds if self.method == "kfold" else 1
+        if wrong := [fold for fold in self.use_folds if fold >= most]:
+            raise ValueError(f"use_folds holds {wrong[0]}, but {self.method} has the folds 0 to {most - 1}")
+        if self.validate_fraction + self.combine_fraction >= 1:
+            raise ValueError("validate_fraction and combine_fraction leave nothing to train on")
+        return self
+
+
+class Store(Section):
+    base_resolution_px: Pixels = 2048
+    geometry: Literal["stretch", "pad"] = "stretch"
+    filter: Literal["area", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    shards: Annotated[int, Field(ge=1, le=99_999)] = 256
+    max_unreadable_fraction: Fraction = 0.001
+
+
+class TimmTag(Section):
+    timm_tag: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class LocalWeights(Section):
+    file: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class Model(Section):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_]+$")]
+    weights: TimmTag | LocalWeights | None = None
+
+
+class Training(Section):
+    epochs: Count = 30
+    batch_images: Count = 64
+    norm_group_images: Count = 8
+    optimiser: Literal["adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    flip_probability: Fraction = 0.5
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    mean: Fraction = 0.449
+    standard_deviation: Annotated[float, Field(gt=0)] = 0.226
+    micro_batch_images: Count = 8
+    workers: Annotated[int, Field(ge=0)] = 4
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _groups_fill_the_batch(self) -> Self:
+        if self.batch_images % self.norm_group_images:
+            raise ValueError(
+                f"batch_images ({self.batch_images}) must be a multiple of norm_group_images ({self.norm_group_images})"
+            )
+        return self
+
+
+class Evaluation(Section):
+    replicates: Annotated[int, Field(ge=100)] = 2000
+    confidence: Confidence = 0.95
+    seed: Seed = 0
+
+
+class Comparison(Section):
+    reference_px: Pixels | None = None
+    margin_auroc: OpenFraction = 0.01
+    joint_confidence: Confidence = 0.99
+
+
+class Stacking(Section):
+    tolerance: Annotated[float, Field(gt=0)] = 1e-10
+    max_steps: Count = 20_000
+
+
+class Erf(Section):
+    images: Count = 64
+
+
+class Cam(Section):
+    images_per_finding: Count = 2
+
+
+class Report(Section):
+    title: str = "Effect of image resolution on automated classification of chest X-rays"
+    findings: list[str] | None = None
+    patient_pictures: bool = False
+
+
+class StudyConfig(Section):
+    """The whole study; `load` is the way to make one."""
+
+    study: Name = "mimic-resolution"
+    accelerator: Literal["cuda", "cpu"] = "cuda"
+    dataset: Dataset = Dataset()
+    findings: Annotated[list[str], Field(min_length=1)] | None = list(CHEXPERT_FINDINGS)
+    labels: Labels = Labels()
+    split: Split = Split()
+    store: Store = Store()
+    resolutions_px: Annotated[list[Pixels], Field(min_length=1)] = [2048, 1024, 512, 256]
+    models: Annotated[list[Model], Field(min_length=1)] = [
+        Model(name="densenet121", weights=TimmTag(timm_tag="tv_in1k")),
+        Model(name="efficientnet_b4", weights=TimmTag(timm_tag="ra2_in1k")),
+    ]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    comparison: Comparison = Comparison()
+    stacking: Stacking = Stacking()
+    erf: Erf = Erf()
+    cam: Cam = Cam()
+    report: Report = Report()
+
+    @field_validator("resolutions_px", "seeds", "findings")
+    @classmethod
+    def _no_repeats(cls, values: list[Any] | None) -> list[Any] | None:
+        if values is not None and len(set(values)) < len(values):
+            raise ValueError("holds a value twice")
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        base = self.store.base_resolution_px
+        if above := [r for r in self.resolutions_px if r > base]:
+            growth = (above[0] / base) ** 2
+            raise ValueError(
+                f"resolutions_px holds {above[0]}, above store.base_resolution_px {base}: it would show nothing that "
+                f"the base lacks. Raising the base to {above[0]} reads every native file again and takes about "
+                f"{growth:.1f} times the disk; else remove {above[0]}"
+            )
+        reference = self.comparison.reference_px
+        if reference is not None and reference not in self.resolutions_px:
+            raise ValueError(f"comparison.reference_px is {reference}; expected one of resolutions_px {self.resolutions_px}")
+        names = [m.name for m in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError("models holds a name twice")
+        if self.findings is not None:
+            known = CHEXPERT_FINDINGS if self.dataset.format == "mimic-cxr-jpg" else self.findings
+            lists = {
+                "findings": self.findings,
+                "labels.per_finding": list(self.labels.per_finding),
+                "report.findings": self.report.findings or [],
+            }
+            for key, values in lists.items():
+                choices = known if key == "findings" else self.findings
+                for value in values:
+                    if value not in choices:
+                        raise ValueError(f"{key} holds {value!r}{_nearest(value, choices)}; expected one of {list(choices)}")
+        return self
+
+    @property
+    def reference_px(self) -> int:
+        """The resolution that others are held against: the one named, else the largest."""
+        return self.comparison.reference_px or max(self.resolutions_px)
+
+    def store_settings(self) -> dict[str, Any]:
+        """What the pixels of the store depend on, and which images it holds."""
+        keys = ("base_resolution_px", "geometry", "filter", "jpeg_quality", "shards")
+        settings: dict[str, Any] = {key: getattr(self.store, key) for key in keys}
+        if self.dataset.synthetic is not None:
+            settings["synthetic"] = self.dataset.synthetic.model_dump(mode="json")
+        return settings | {"format": self.dataset.format}
+
+    def store_name(self) -> str:
+        """Folder of the store below results/stores: two studies with the same settings share it."""
+        return f"{self.dataset.name}-{digest(self.store_settings())[:8]}"
+
+
+@cache
+def timm_model_names() -> frozenset[str]:
+    """Names of all models that the installed timm registers, read from its source, since importing timm imports torch.
+
+    Empty if timm is not installed where this runs (the jobs' environment may have it).
+    """
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    entry = re.compile(r"@register_model\s+def\s+(\w+)")
+    files = (Path(spec.origin).parent / "models").glob("*.py")
+    return frozenset(name for file in files for name in entry.findall(file.read_text(encoding="utf-8")))
+
+
+def _nearest(word: str, choices: Any) -> str:
+    near = difflib.get_close_matches(word, [str(c) for c in choices], n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def load(raw: Mapping[str, Any]) -> StudyConfig:
+    """Check a configuration and fill in defaults.
+
+    raw: what YAML gave. Raises StudyError whose lines name each wrong key, the value and what was expected.
+    """
+    try:
+        study = StudyConfig.model_validate(dict(raw))
+    except ValidationError as error:
+        raise StudyError("the configuration is not usable:\n" + "\n".join(_explain(error))) from None
+    known = timm_model_names()
+    for model in study.models:
+        if known and model.name not in known:
+            raise StudyError(
+                f"the configuration is not usable:\n  models: timm knows no model {model.name!r}"
+                f"{_nearest(model.name, sorted(known))}. Any name of timm.list_models() works."
+            )
+    return study
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        where = [str(part) for part in problem["loc"]]
+        key = ".".join(where) or "(whole)"
+        if problem["type"] == "extra_forbidden":
+            choices = _keys_at(where[:-1])
+            expected = f"; expected one of {', '.join(choices)}" if choices else ""
+            lines.append(f"  {key}: unknown key{_nearest(where[-1], choices)}{expected}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            got = "" if problem["type"] in ("value_error", "missing") else f" (got {problem['input']!r})"
+            lines.append(f"  {key}: {message}{got}")
+    return lines
+
+
+def _keys_at(where: list[str]) -> list[str]:
+    section: Any = StudyConfig
+    for part in where:
+        fields = getattr(section, "model_fields", {})
+        if part not in fields:
+            return []
+        kinds = [fields[part].annotation, *getattr(fields[part].annotation, "__args__", ())]
+        section = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+    return list(getattr(section, "model_fields", {}))

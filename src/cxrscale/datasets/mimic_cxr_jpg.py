@@ -1,0 +1,134 @@
+"""MIMIC-CXR-JPG, versions 2.0.0 and 2.1.0 (Johnson et al. 2019, arXiv:1901.07042; PhysioNet).
+
+377,110 images of 227,835 studies of 65,379 patients, 8-bit grey JPEG. Labels are given per study, made from its report
+by the CheXpert or the NegBio labeler; each image takes the labels of its study, and images of the 8 studies without a
+label row have none. Version 2.1.0 adds a radiologist's labels of the test set. The csv files may lie zipped or not.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxrscale.datasets.contracts import (
+    check_one_patient_a_study,
+    check_paths,
+    check_unique,
+    find_source,
+    parse_labels,
+    read_csv,
+)
+from cxrscale.errors import StudyError
+from cxrscale.findings import CHEXPERT_FINDINGS
+
+#: Two public parsers find this name for Lung Opacity in the radiologist's file.
+RADIOLOGIST_NAMES = {"Airspace Opacity": "Lung Opacity"}
+
+
+def _either(stem: str) -> tuple[str, str]:
+    return f"{stem}.csv.gz", f"{stem}.csv"
+
+
+def sources(root: Path, labels_source: str, test_source: str, **_: object) -> dict[str, Path]:
+    """The csv files that a study reads, by their role. Raises StudyError if one is missing."""
+    files = {
+        "metadata": _either("mimic-cxr-2.0.0-metadata"),
+        "split": _either("mimic-cxr-2.0.0-split"),
+        "labels": _either(f"mimic-cxr-2.0.0-{labels_source}"),
+    }
+    if test_source == "radiologist":
+        files["test_labels"] = _either("mimic-cxr-2.1.0-test-set-labeled")
+    return {role: find_source(root, names) for role, names in files.items()}
+
+
+def label_sources(sources: dict[str, Path]) -> dict[str, Path]:
+    """Those of the sources that `read_labels` reads."""
+    return {role: path for role, path in sources.items() if role in ("metadata", "labels", "test_labels")}
+
+
+def image_sources(sources: dict[str, Path]) -> dict[str, Path]:
+    """Those of the sources that `read_images` reads."""
+    return {role: path for role, path in sources.items() if role in ("metadata", "split")}
+
+
+def read_images(sources: dict[str, Path]) -> pd.DataFrame:
+    """The images in the order of the metadata file: the columns of `contracts.IMAGES` without shard and order.
+
+    Raises StudyError for a missing column, a repeated dicom_id, an unknown split or an image that has no split.
+    """
+    meta = read_csv(
+        sources["metadata"], ["dicom_id", "subject_id", "study_id", "Rows", "Columns"], optional=["ViewPosition"]
+    )
+    check_unique(meta, "dicom_id", sources["metadata"])
+    split = read_csv(sources["split"], ["dicom_id", "subject_id", "study_id", "split"])
+    check_unique(split, "dicom_id", sources["split"])
+    unknown = ~split["split"].isin(["train", "validate", "test"])
+    if unknown.any():
+        line = int(unknown.to_numpy().argmax())
+        raise StudyError(
+            f"{sources['split']} line {line + 2}: split is {split['split'].iloc[line]!r}; "
+            f"expected train, validate or test."
+        )
+    frame = pd.DataFrame(
+        {
+            "image_id": meta["dicom_id"],
+            "subject_id": meta["subject_id"],
+            "study_id": meta["study_id"],
+            "view": meta["ViewPosition"],
+            "path": "files/p"
+            + meta["subject_id"].str[:2]
+            + "/p"
+            + meta["subject_id"]
+            + "/s"
+            + meta["study_id"]
+            + "/"
+            + meta["dicom_id"]
+            + ".jpg",
+            "native_height_px": pd.to_numeric(meta["Rows"]).astype("Int32"),
+            "native_width_px": pd.to_numeric(meta["Columns"]).astype("Int32"),
+            "official_split": meta["dicom_id"].map(split.set_index("dicom_id")["split"]),
+        }
+    )
+    check_paths(frame, sources["metadata"])
+    check_one_patient_a_study(frame, sources["metadata"])
+    return frame
+
+
+def read_labels(sources: dict[str, Path], findings: Sequence[str] | None = None) -> pd.DataFrame:
+    """Raw labels per image, patients in the order of the label file: the columns of `contracts.LABELS`.
+
+    findings: which of the 14 to read, None for all. With a `test_labels` source, its studies take the radiologist's
+    labels instead. Raises StudyError for a missing column, a repeated study or a value outside the coding.
+    """
+    findings = list(findings or CHEXPERT_FINDINGS)
+    path = sources["labels"]
+    studies = read_csv(path, ["subject_id", "study_id", *findings])
+    check_unique(studies, "study_id", path)
+    for finding in findings:
+        studies[finding] = parse_labels(studies[finding], path, finding)
+    if "test_labels" in sources:
+        studies = _with_radiologist(studies, sources["test_labels"], findings)
+    images = read_csv(sources["metadata"], ["dicom_id", "subject_id", "study_id"])
+    merged = studies.merge(images, on=["subject_id", "study_id"], how="inner")
+    if merged.empty:
+        raise StudyError(
+            f"no study of {path} has an image in {sources['metadata']}: study_id and subject_id must match. "
+            f"Fetch both files again."
+        )
+    renamed = {"dicom_id": "image_id"} | {f: f"label:{f}" for f in findings}
+    return merged.rename(columns=renamed)[
+        ["image_id", "subject_id", "study_id", *(f"label:{f}" for f in findings)]
+    ]
+
+
+def _with_radiologist(studies: pd.DataFrame, path: Path, findings: list[str]) -> pd.DataFrame:
+    head = list(pd.read_csv(path, nrows=0).columns)
+    alias = {new: old for old, new in RADIOLOGIST_NAMES.items() if old in head}
+    test = read_csv(path, ["study_id", *(alias.get(f, f) for f in findings)])
+    check_unique(test, "study_id", path)
+    test = test.rename(columns={old: new for new, old in alias.items()}).set_index("study_id")
+    studies = studies.set_index("study_id", drop=False)
+    both = studies.index.intersection(test.index)
+    for finding in findings:
+        studies.loc[both, finding] = parse_labels(test[finding], path, finding).loc[both]
+    return studies.reset_index(drop=True)

@@ -1,0 +1,1 @@
+"""What predictions are worth: AUROC, intervals, comparison of resolutions."""

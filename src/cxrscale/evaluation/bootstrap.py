@@ -1,0 +1,61 @@
+"""The bootstrap with patients as the unit: images of one patient are drawn or left together."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+#: Replicates computed at once, a matter of memory alone.
+CHUNK = 100
+
+Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def patient_weights(patient: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each replicate draws each image, patients drawn with replacement.
+
+    patient: int (image,), numbered from 0 without gaps. Returns float32 (replicate, image).
+    """
+    n_patients = int(patient.max()) + 1 if len(patient) else 0
+    drawn = rng.multinomial(n_patients, np.full(n_patients, 1 / max(n_patients, 1)), size=replicates)
+    return drawn.astype(np.float32)[:, patient]
+
+
+def replicate(
+    statistic: Statistic, scores: np.ndarray, target: np.ndarray, patient: np.ndarray, replicates: int, seed: int
+) -> np.ndarray:
+    """A statistic of several score vectors under the same patient draws, so that their differences are paired.
+
+    statistic: (score, target, weight) -> (replicate,), as `auroc.weighted_auroc`. scores: (learner, image); target:
+    (image,), NaN where ignored; patient: (image,). Patients are drawn among all of `patient`, the ignored images'
+    too, so that findings share their draws. Returns float64 (learner, replicate), NaN where undefined.
+    """
+    rng = np.random.default_rng(seed)
+    counted = ~np.isnan(target)
+    parts = []
+    for start in range(0, replicates, CHUNK):
+        weight = patient_weights(patient, min(CHUNK, replicates - start), rng)[:, counted]
+        parts.append([statistic(score[counted], target[counted], weight) for score in scores])
+    return np.concatenate([np.stack(part) for part in parts], axis=1)
+
+
+def interval(replicates: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Percentile interval over the defined replicates; NaN, NaN if fewer than half are defined."""
+    defined = replicates[~np.isnan(replicates)]
+    if len(defined) < max(2, len(replicates) / 2):
+        return float("nan"), float("nan")
+    tail = (1 - confidence) / 2
+    lower, upper = np.quantile(defined, [tail, 1 - tail])
+    return float(lower), float(upper)
+
+
+def joint_intervals(value: np.ndarray, replicates: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals that hold all values at once with the confidence asked for (max-t bootstrap, Westfall and Young 1993).
+
+    value: (estimate,); replicates: (estimate, replicate), paired. Returns lower and upper (estimate,).
+    """
+    error = np.nanstd(replicates, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = np.where(error[:, None] > 0, np.abs(replicates - value[:, None]) / error[:, None], 0.0)
+    largest = np.nanmax(deviation, axis=0)  # (replicate,)
+    width = np.nanquantile(largest, confidence) * error
+    return value - width, value + width

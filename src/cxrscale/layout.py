@@ -1,0 +1,72 @@
+"""Where each result lies. Paths are relative to the working directory, so that a moved project stays up to date."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxrscale.config import StudyConfig
+
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One trained (model, resolution, fold, seed)."""
+
+    model: str
+    resolution_px: int
+    fold: int
+    seed: int
+
+
+class Layout:
+    """Paths of one study. Methods that take wildcards return patterns with the names given, as {shard}."""
+
+    def __init__(self, study: StudyConfig) -> None:
+        self.study = study
+        self.folder = f"{RESULTS}/{study.study}"
+        self.store = f"{RESULTS}/stores/{study.store_name()}"
+        self.images = f"{self.store}/images.parquet"
+        self.labels = f"{self.folder}/labels.parquet"
+        self.shards = [f"{i:05d}" for i in range(study.store.shards)]
+
+    def learners(self) -> list[Learner]:
+        """All learners of the study, in the order of the config."""
+        return [
+            Learner(model.name, resolution, fold, seed)
+            for model in self.study.models
+            for resolution in sorted(self.study.resolutions_px)
+            for fold in self.study.split.use_folds
+            for seed in self.study.seeds
+        ]
+
+    def learner(self, model: Any = "{model}", resolution: Any = "{resolution}", fold: Any = "{fold}", seed: Any = "{seed}") -> str:
+        """Folder of a learner, or its pattern."""
+        return f"{self.folder}/learners/{model}/{resolution}px/fold{fold}-seed{seed}"
+
+    def of_learners(self, name: str) -> list[str]:
+        """A file of every learner."""
+        return [f"{self.learner(x.model, x.resolution_px, x.fold, x.seed)}/{name}" for x in self.learners()]
+
+    def targets(self, fold: Any = "{fold}") -> str:
+        return f"{self.folder}/targets/fold{fold}.parquet"
+
+    def resolution_folder(self, resolution: Any) -> str:
+        """Folder of a resolution's shards; the base resolution is the base, not a copy."""
+        base = str(resolution) == str(self.study.store.base_resolution_px)
+        return f"{self.store}/{'base' if base else resolution}"
+
+    def manifest(self, resolution: Any) -> str:
+        return f"{self.resolution_folder(resolution)}/manifest.parquet"
+
+    def weights(self, model: str) -> str | None:
+        """The checked copy of a model's initial weights; None where it starts from random ones."""
+        found = next(m for m in self.study.models if m.name == model)
+        if found.weights is None:
+            return None
+        name = getattr(found.weights, "timm_tag", None) or f"local-{Path(found.weights.file).stem}"  # type: ignore[union-attr]
+        return f"{RESULTS}/weights/{model}.{name}.safetensors"
+
+    def source_path(self, name: str) -> str:
+        """A file of the data set."""
+        return str(Path(self.study.dataset.root) / name)

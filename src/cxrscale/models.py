@@ -1,0 +1,137 @@
+"""Networks: timm models with one grey input channel, one output a finding, and normalisation over fixed groups."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from cxrscale.errors import StudyError
+
+Initial = Literal["random", "pretrained"]
+
+
+def build_model(name: str, n_findings: int, seed: int, weights: str | Path | None = None) -> nn.Module:
+    """A timm model for grey pictures: input float32 (image, 1, height_px, width_px), output logits (image, finding).
+
+    weights: a state dict of the ImageNet model (.safetensors or .pth): its first convolution is summed over RGB, its
+    classifier is dropped; None: random weights. The classifier is always random, fixed by `seed`.
+    Raises StudyError if the model is unknown or the weights do not fit it.
+    """
+    torch.manual_seed(seed)
+    try:
+        if weights is None:
+            return timm.create_model(name, pretrained=False, in_chans=1, num_classes=n_findings)
+        overlay = {"file": str(weights)}
+        return timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=n_findings
+        )
+    except RuntimeError as error:
+        what = f"{name} with {weights}" if weights else name
+        raise StudyError(f"models: {what} cannot be made: {error}") from error
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation whose statistics are taken over fixed groups of images, whatever the micro-batch.
+
+    A micro-batch of 1 at 2048 px and of 50 at 256 px would be two different networks; with groups the resolution is
+    the only thing that differs ("ghost batch normalisation", Hoffer et al. 2017, arXiv:1705.08741). In training, the
+    batch is cut into consecutive groups of `group_images`; the running statistics take one step a group.
+    """
+
+    group_images: int
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _grouped_batch_norm(self, x)
+
+
+class GroupedBatchNormAct2d(BatchNormAct2d):
+    """The same for timm's batch normalisation with its activation built in."""
+
+    group_images: int
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(_grouped_batch_norm(self, x)))
+
+
+def _grouped_batch_norm(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    if not norm.training:
+        return F.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, norm.momentum or 0.0, norm.eps
+        )
+    groups = []
+    for part in x.split(norm.group_images):  # (image, channel, height, width) -> groups of it
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        groups.append(
+            F.batch_norm(
+                part, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum or 0.1, norm.eps
+            )
+        )
+    return groups[0] if len(groups) == 1 else torch.cat(groups)
+
+
+def group_batch_norm(model: nn.Module, group_images: int) -> nn.Module:
+    """Turn every 2-D batch normalisation of `model`, in place, into one over groups of `group_images` images."""
+    for name, child in model.named_children():
+        if type(child) in (nn.BatchNorm2d, BatchNormAct2d):
+            kind = GroupedBatchNorm2d if type(child) is nn.BatchNorm2d else GroupedBatchNormAct2d
+            grouped = kind.__new__(kind)
+            grouped.__dict__ = child.__dict__ | {"group_images": group_images}
+            setattr(model, name, grouped)
+        else:
+            group_batch_norm(child, group_images)
+    return model
+
+
+def feature_map(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The last feature map before pooling, (image, channel, height, width).
+
+    Raises StudyError if the model has none of that shape (a transformer, say).
+    """
+    features = model.forward_features(x)  # type: ignore[operator]
+    if features.ndim != 4:
+        raise StudyError(
+            f"{type(model).__name__} gives features of shape {tuple(features.shape)}; receptive fields and activation "
+            f"maps need (image, channel, height, width). Leave the model out of erf.models and cam.models."
+        )
+    return features
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the state dict as safetensors: tensors only, no code, the same bytes for the same weights."""
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, path)
+
+
+def load_learner(name: str, n_findings: int, weights: str | Path, device: torch.device) -> nn.Module:
+    """A trained learner in evaluation mode. Raises StudyError if the weights do not fit the model."""
+    model = build_model(name, n_findings, seed=0)
+    try:
+        model.load_state_dict(load_file(weights), strict=True)
+    except RuntimeError as error:
+        raise StudyError(f"{weights} does not hold {name} with {n_findings} findings: {error}") from error
+    return model.eval().to(device)
+
+
+def calibrate_batch_norm(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
+    """Set the running statistics of all batch normalisations to the mean over `batches`; weights stay as they are.
+
+    batches: float32 (image, 1, height_px, width_px), normalised as in training. Returns the model in evaluation mode.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over batches
+    model.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()

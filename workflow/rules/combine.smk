@@ -1,0 +1,61 @@
+# What spans learners: the comparison of resolutions and the stacking of learners.
+
+learner_keys = [[x.model, x.resolution_px, x.fold, x.seed] for x in layout.learners()]
+bootstrap = study.evaluation.model_dump(include={"replicates", "confidence", "seed"})
+
+
+rule compare:
+    input:
+        layout.of_learners("predictions.parquet"),
+    output:
+        auroc=f"{layout.folder}/comparison/auroc.csv",
+        differences=f"{layout.folder}/comparison/differences.csv",
+        sufficient=f"{layout.folder}/comparison/sufficient.csv",
+    log:
+        f"{logs}/compare.log",
+    params:
+        code=code("compare.py"),
+        learners=learner_keys,
+        settings={
+            "reference_px": study.reference_px,
+            "margin_auroc": study.comparison.margin_auroc,
+            "joint_confidence": study.comparison.joint_confidence,
+            **bootstrap,
+        },
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    conda:
+        "../../envs/cxrscale.yaml"
+    message:
+        "Comparing resolutions on the patients of test"
+    script:
+        "../scripts/compare.py"
+
+
+rule stack:
+    input:
+        predictions=layout.of_learners("predictions.parquet"),
+        targets=[layout.targets(fold) for fold in study.split.use_folds],
+    output:
+        weights=f"{layout.folder}/stacking/weights.csv",
+        stacked=f"{layout.folder}/stacking/stacked.csv",
+    log:
+        f"{logs}/stack.log",
+    params:
+        code=code("stack.py"),
+        learners=learner_keys,
+        settings={
+            "tolerance": study.stacking.tolerance,
+            "max_steps": study.stacking.max_steps,
+            **bootstrap,
+        },
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    conda:
+        "../../envs/cxrscale.yaml"
+    message:
+        "Fitting scale weights on combine, scoring ensembles on test"
+    script:
+        "../scripts/stack.py"

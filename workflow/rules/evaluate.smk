@@ -1,0 +1,22 @@
+# Metrics of each learner.
+
+
+rule evaluate:
+    input:
+        f"{layout.learner()}/predictions.parquet",
+    output:
+        f"{layout.learner()}/metrics.csv",
+    log:
+        f"{logs}/evaluate/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
+    params:
+        code=code("evaluate.py"),
+        evaluation=study.evaluation.model_dump(include={"replicates", "confidence", "seed"}),
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    conda:
+        "../../envs/cxrscale.yaml"
+    message:
+        "Evaluating {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate.py"

@@ -1,0 +1,105 @@
+# Initial weights, training, predictions.
+
+# Of config.training, what the weights of a learner depend on; the other keys say how it runs.
+TRAINING = (
+    "epochs",
+    "batch_images",
+    "norm_group_images",
+    "optimiser",
+    "learning_rate",
+    "weight_decay",
+    "schedule",
+    "flip_probability",
+    "rotation_degrees",
+    "mean",
+    "standard_deviation",
+)
+INPUT = {"mean": study.training.mean, "standard_deviation": study.training.standard_deviation}
+initial_weights = {
+    layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights
+}
+
+
+localrules:
+    fetch_weights,
+
+
+rule fetch_weights:
+    input:
+        lambda w: getattr(initial_weights[f"results/weights/{w.file}"][1], "file", []),
+    output:
+        "results/weights/{file}",
+    log:
+        "results/weights/logs/{file}.log",
+    wildcard_constraints:
+        file=r"[A-Za-z0-9_.-]+\.safetensors",
+    params:
+        code=code("fetch_weights.py"),
+        model=lambda w: initial_weights[f"results/weights/{w.file}"][0],
+        timm_tag=lambda w: getattr(initial_weights[f"results/weights/{w.file}"][1], "timm_tag", None),
+        sha256=lambda w: initial_weights[f"results/weights/{w.file}"][1].sha256,
+    conda:
+        "../../envs/cxrscale.yaml"
+    message:
+        "Fetching the initial weights {wildcards.file}"
+    script:
+        "../scripts/fetch_weights.py"
+
+
+rule train:
+    input:
+        targets=layout.targets(),
+        manifest=lambda w: layout.manifest(w.resolution),
+        weights=lambda w: layout.weights(w.model) or [],
+    output:
+        weights=f"{layout.learner()}/weights.safetensors",
+        history=f"{layout.learner()}/history.csv",
+        cost=f"{layout.learner()}/cost.json",
+    log:
+        f"{logs}/train/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
+    params:
+        code=code("train.py"),
+        settings=json.dumps({key: getattr(study.training, key) for key in TRAINING}),
+        weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
+    threads: 1 if study.accelerator == "cpu" else study.training.workers + 1
+    resources:
+        gpu=gpu,
+        mem_mb=8000,
+        runtime=2880,
+    conda:
+        "../../envs/cxrscale.yaml"
+    message:
+        "Training {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
+    shell:
+        # A process of its own, so that one process, several on a node or several nodes are the same script.
+        "python {SCRIPTS}/train.py --folder $(dirname {output.weights}) --log {log} --code {params.code}"
+        " --model {wildcards.model} --resolution-px {wildcards.resolution} --seed {wildcards.seed}"
+        " --settings {params.settings:q} --targets {input.targets} --manifest {input.manifest} {params.weights}"
+        " --accelerator {config[accelerator]} --threads {threads} --workers {config[training][workers]}"
+        " --micro-batch-images {config[training][micro_batch_images]}"
+        " --checkpoint-minutes {config[training][checkpoint_minutes]}"
+
+
+rule predict:
+    input:
+        weights=f"{layout.learner()}/weights.safetensors",
+        targets=layout.targets(),
+        manifest=lambda w: layout.manifest(w.resolution),
+    output:
+        f"{layout.learner()}/predictions.parquet",
+    log:
+        f"{logs}/predict/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
+    params:
+        code=code("predict.py"),
+        **INPUT,
+    threads: 1 if study.accelerator == "cpu" else study.training.workers + 1
+    resources:
+        gpu=gpu,
+        mem_mb=8000,
+        runtime=240,
+    conda:
+        "../../envs/cxrscale.yaml"
+    message:
+        "Predicting with {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
+    script:
+        "../scripts/predict.py"

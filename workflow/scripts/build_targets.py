@@ -1,0 +1,29 @@
+"""Split patients and turn raw labels into the targets and masks of one fold."""
+
+from cxrscale import tables
+from cxrscale.datasets.contracts import IMAGES, LABELS
+from cxrscale.findings import TARGETS, LabelPolicy, policies
+from cxrscale.joblog import job
+from cxrscale.splits import SplitSettings, build_targets
+
+with job(snakemake.log[0], __file__) as log:
+    labels = tables.read(LABELS, snakemake.input.labels)
+    images = tables.read(IMAGES, snakemake.input.images)
+    findings = snakemake.params.findings or LABELS.findings(labels.columns)
+    policy = snakemake.params.policy
+    targets = build_targets(
+        labels,
+        images,
+        findings,
+        policies(
+            findings,
+            LabelPolicy(**policy["default"]),
+            {f: LabelPolicy(**{**policy["default"], **own}) for f, own in policy["per_finding"].items()},
+        ),
+        snakemake.params.views,
+        SplitSettings(**snakemake.params.split),
+        int(snakemake.wildcards.fold),
+    )
+    tables.write(TARGETS, targets, snakemake.output[0])
+    for split, rows in targets.groupby("split"):
+        log.info("%s: %d images of %d patients", split, len(rows), rows["subject_id"].nunique())

@@ -1,0 +1,24 @@
+"""List the images of a data set and assign each to a shard of the store."""
+
+from pathlib import Path
+
+from cxrscale import tables
+from cxrscale.datasets.contracts import IMAGES, assign_shards
+from cxrscale.datasets.lookup import parser
+from cxrscale.joblog import job
+
+with job(snakemake.log[0], __file__) as log:
+    dataset, labels = snakemake.config["dataset"], snakemake.config["labels"]
+    reader = parser(dataset["format"])
+    sources = reader.sources(
+        Path(dataset["root"]),
+        labels_source=labels["source"],
+        test_source=labels["test_source"],
+        manifest=dataset["manifest"],
+    )
+    images = reader.read_images(sources)
+    images["shard"], images["order"] = assign_shards(list(images["image_id"]), snakemake.params.shards)
+    tables.write(IMAGES, images, snakemake.output[0])
+    log.info("%d images of %d patients", len(images), images["subject_id"].nunique())
+    for view, count in images["view"].fillna("(not recorded)").value_counts().items():
+        log.info("view %s: %d", view, count)

@@ -1,0 +1,21 @@
+"""Read the native images of one shard, once, into the base store."""
+
+from pathlib import Path
+
+from cxrscale import tables
+from cxrscale.datasets.contracts import IMAGES
+from cxrscale.joblog import job
+from cxrscale.store.shards import BaseSettings, ingest_shard
+
+with job(snakemake.log[0], __file__) as log:
+    count = ingest_shard(
+        tables.read(IMAGES, snakemake.input.images),
+        int(snakemake.wildcards.shard),
+        Path(snakemake.config["dataset"]["root"]),
+        BaseSettings(**snakemake.params.settings),
+        # Decides whether the run stops, not what a shard holds.
+        snakemake.config["store"]["max_unreadable_fraction"],
+        Path(snakemake.output.shard),
+        Path(snakemake.output.quarantine),
+    )
+    log.info("%d images", count)

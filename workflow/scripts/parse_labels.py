@@ -1,0 +1,31 @@
+"""Read the raw labels of a data set into one table, an image a row."""
+
+from pathlib import Path
+
+from cxrscale import tables
+from cxrscale.datasets.contracts import LABELS
+from cxrscale.datasets.lookup import parser
+from cxrscale.joblog import job
+
+with job(snakemake.log[0], __file__) as log:
+    dataset = snakemake.config["dataset"]
+    reader = parser(dataset["format"])
+    sources = reader.sources(
+        Path(dataset["root"]),
+        labels_source=snakemake.params.labels_source,
+        test_source=snakemake.params.test_source,
+        manifest=dataset["manifest"],
+    )
+    labels = reader.read_labels(sources, snakemake.params.findings)
+    tables.write(LABELS, labels, snakemake.output[0])
+    log.info("%d labelled images of %d patients", len(labels), labels["subject_id"].nunique())
+    for finding in LABELS.findings(labels.columns):
+        counts = labels[f"label:{finding}"].value_counts(dropna=False)
+        log.info(
+            "%s: %d present, %d absent, %d uncertain, %d not mentioned",
+            finding,
+            counts.get(1, 0),
+            counts.get(0, 0),
+            counts.get(-1, 0),
+            labels[f"label:{finding}"].isna().sum(),
+        )

@@ -1,0 +1,36 @@
+"""Logits of one learner on validate, combine and test."""
+
+from pathlib import Path
+
+import torch
+
+from cxrscale import tables
+from cxrscale.devices import leased
+from cxrscale.findings import TARGETS
+from cxrscale.joblog import job
+from cxrscale.models import load_learner
+from cxrscale.predictions import PREDICTIONS, predictions_frame
+from cxrscale.store.reader import StoreReader
+from cxrscale.training import predict_logits
+
+with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):
+    torch.set_num_threads(snakemake.threads)
+    device = torch.device(snakemake.config["accelerator"])
+    targets = tables.read(TARGETS, snakemake.input.targets)
+    findings = TARGETS.findings(targets.columns)
+    store = StoreReader(Path(snakemake.input.manifest).parent)
+    chosen = targets[(targets["split"] != "train") & [i in store for i in targets["image_id"]]]
+    chosen = chosen.iloc[store.rows(list(chosen["image_id"])).argsort()]  # as they lie in the store
+    model = load_learner(snakemake.wildcards.model, len(findings), snakemake.input.weights, device)
+    logits = predict_logits(
+        model,
+        store,
+        store.rows(list(chosen["image_id"])),
+        snakemake.params.mean,
+        snakemake.params.standard_deviation,
+        device,
+        batch_images=snakemake.config["training"]["micro_batch_images"],
+        workers=snakemake.config["training"]["workers"],
+    )
+    tables.write(PREDICTIONS, predictions_frame(chosen, logits, findings), snakemake.output[0])
+    log.info("%d images", len(chosen))
