@@ -7,12 +7,14 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Jobs import the package of this checkout, wherever Python runs them from.
+# Jobs import the package of this checkout, and shell commands run the Python that runs Snakemake.
 SOURCE = Path(workflow.basedir) / "src"
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SOURCE))
 os.environ.update(
-    PYTHONPATH=os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    CXRSCALE=str(workflow.basedir),
+    PYTHONPATH=os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
 )
 
 from cxrscale import config as study_config
@@ -40,9 +42,7 @@ try:
         source_digests = {"labels": {}, "images": {}}
     else:
         source_files = []
-        source_digests = lookup.source_digests(
-            study.dataset.format, Path(study.dataset.root), label_options
-        )
+        source_digests = lookup.source_digests(study.dataset.format, Path(study.dataset.root), label_options)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 

@@ -37,7 +37,12 @@ def uniform(keys: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
 
 
 def augment(
-    pixels: torch.Tensor, keys: np.ndarray, seed: int, epoch: int, flip_probability: float, rotation_degrees: float
+    pixels: torch.Tensor,
+    keys: np.ndarray,
+    seed: int,
+    epoch: int,
+    flip_probability: float,
+    rotation_degrees: float,
 ) -> torch.Tensor:
     """Flip left to right and rotate about the centre, bilinear, black outside.
 

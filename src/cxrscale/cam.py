@@ -11,7 +11,9 @@ from cxrscale.augmentation import image_keys
 from cxrscale.models import feature_map
 
 
-def select_images(targets: pd.DataFrame, store_ids: set[str], findings: Sequence[str], per_finding: int) -> pd.DataFrame:
+def select_images(
+    targets: pd.DataFrame, store_ids: set[str], findings: Sequence[str], per_finding: int
+) -> pd.DataFrame:
     """Test images that show each finding, chosen by a hash of their id: the same for every learner of a fold.
 
     Returns the columns finding and image_id, at most `per_finding` rows a finding, none for a finding without any.

@@ -133,7 +133,7 @@ class Training(Section):
     standard_deviation: Annotated[float, Field(gt=0)] = 0.226
     micro_batch_images: Count = 8
     workers: Annotated[int, Field(ge=0)] = 4
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    checkpoint_s: Count = 600
 
     @model_validator(mode="after")
     def _groups_fill_the_batch(self) -> Self:
@@ -218,7 +218,9 @@ class StudyConfig(Section):
             )
         reference = self.comparison.reference_px
         if reference is not None and reference not in self.resolutions_px:
-            raise ValueError(f"comparison.reference_px is {reference}; expected one of resolutions_px {self.resolutions_px}")
+            raise ValueError(
+                f"comparison.reference_px is {reference}; expected one of resolutions_px {self.resolutions_px}"
+            )
         names = [m.name for m in self.models]
         if len(set(names)) < len(names):
             raise ValueError("models holds a name twice")
@@ -233,7 +235,9 @@ class StudyConfig(Section):
                 choices = known if key == "findings" else self.findings
                 for value in values:
                     if value not in choices:
-                        raise ValueError(f"{key} holds {value!r}{_nearest(value, choices)}; expected one of {list(choices)}")
+                        raise ValueError(
+                            f"{key} holds {value!r}{_nearest(value, choices)}; expected one of {list(choices)}"
+                        )
         return self
 
     @property

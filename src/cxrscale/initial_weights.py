@@ -67,4 +67,3 @@ def _download(model: str, tag: str, target: Path) -> None:
             f"weights elsewhere and name them in models.weights.file."
         ) from error
     save_file({k: v.contiguous() for k, v in state.items()}, target)
-

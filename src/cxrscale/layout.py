@@ -40,7 +40,13 @@ class Layout:
             for seed in self.study.seeds
         ]
 
-    def learner(self, model: Any = "{model}", resolution: Any = "{resolution}", fold: Any = "{fold}", seed: Any = "{seed}") -> str:
+    def learner(
+        self,
+        model: Any = "{model}",
+        resolution: Any = "{resolution}",
+        fold: Any = "{fold}",
+        seed: Any = "{seed}",
+    ) -> str:
         """Folder of a learner, or its pattern."""
         return f"{self.folder}/learners/{model}/{resolution}px/fold{fold}-seed{seed}"
 

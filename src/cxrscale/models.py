@@ -62,7 +62,14 @@ class GroupedBatchNormAct2d(BatchNormAct2d):
 def _grouped_batch_norm(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     if not norm.training:
         return F.batch_norm(
-            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, norm.momentum or 0.0, norm.eps
+            x,
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+            False,
+            norm.momentum or 0.0,
+            norm.eps,
         )
     groups = []
     for part in x.split(norm.group_images):  # (image, channel, height, width) -> groups of it
@@ -70,7 +77,14 @@ def _grouped_batch_norm(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
             norm.num_batches_tracked.add_(1)
         groups.append(
             F.batch_norm(
-                part, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum or 0.1, norm.eps
+                part,
+                norm.running_mean,
+                norm.running_var,
+                norm.weight,
+                norm.bias,
+                True,
+                norm.momentum or 0.1,
+                norm.eps,
             )
         )
     return groups[0] if len(groups) == 1 else torch.cat(groups)

@@ -62,9 +62,7 @@ class Scores:
         self.study_id = first["study_id"].to_numpy(dtype=object)
         self.patient = np.unique(first["subject_id"].to_numpy(dtype=str), return_inverse=True)[1]
         self.target = first[[f"target:{f}" for f in self.findings]].to_numpy(dtype=np.float64, na_value=np.nan)
-        self.logits = np.stack(
-            [frame[[f"logit:{f}" for f in self.findings]].to_numpy(np.float64) for frame in frames]
-        )
+        self.logits = np.stack([frame[[f"logit:{f}" for f in self.findings]].to_numpy(np.float64) for frame in frames])
 
     def __len__(self) -> int:
         return len(self.image_id)

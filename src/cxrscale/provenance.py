@@ -149,8 +149,6 @@ def _canonical(node: Any) -> str:
     return repr(node)
 
 
-def code_digest_of(
-    scripts: Path, name: str, modules: Iterable[str] = (), files: Iterable[str | Path] = ()
-) -> str:
+def code_digest_of(scripts: Path, name: str, modules: Iterable[str] = (), files: Iterable[str | Path] = ()) -> str:
     """`code_digest` of a script by its name in the folder of scripts."""
     return code_digest(scripts / name, modules, files)

@@ -14,7 +14,11 @@ FIELDS = Table(
     row="the effective receptive field of a learner in one state",
     columns=(
         Column("state", "text", "initial (before training) or trained"),
-        Column("sigma_px", "float64", "standard deviation of an isotropic Gaussian of the same second moments, pixels"),
+        Column(
+            "sigma_px",
+            "float64",
+            "standard deviation of an isotropic Gaussian of the same second moments, pixels",
+        ),
         Column("sigma_fraction", "float64", "the same as a fraction of the input's width"),
         Column("radius50_px", "float64", "radius about the centroid that holds half the energy, pixels"),
         Column("radius50_fraction", "float64", "the same as a fraction of the input's width"),

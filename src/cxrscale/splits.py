@@ -164,7 +164,9 @@ def _check_classes(targets: pd.DataFrame, findings: Sequence[str]) -> None:
             counted = rows.loc[rows[f"mask:{finding}"] == 1, f"target:{finding}"]
             lacking = [name for value, name in ((1, "positive"), (0, "negative")) if not (counted == value).any()]
             if lacking:
-                logger.warning("%s has no %s image in %s: %s.", finding, " and no ".join(lacking), split, fallback[split])
+                logger.warning(
+                    "%s has no %s image in %s: %s.", finding, " and no ".join(lacking), split, fallback[split]
+                )
                 if split in ("train", "test"):
                     usable.discard(finding)
     if not usable:

@@ -122,9 +122,7 @@ def stack(
                 who = {"ensemble": ensemble, "fold": fold, "seed": seed, "finding": finding}
                 weight, reason = fit_weights(combine.logits[:, :, k], combine.target[:, k], settings)
                 for key, value in zip(learners, weight, strict=True):
-                    weights.append(
-                        who | {"model": key[0], "resolution_px": key[1], "weight": value, "reason": reason}
-                    )
+                    weights.append(who | {"model": key[0], "resolution_px": key[1], "weight": value, "reason": reason})
                 best = best_single(validate.logits[:, :, k], validate.target[:, k])
                 scored += _score(who, learners, test, k, weight, best, settings)
     return (
@@ -179,7 +177,12 @@ def _score(
     counted = ~np.isnan(target)
     scores = np.stack(list(combined.values()))
     boot = replicate(
-        weighted_auroc, scores, target, test.patient, settings.replicates, settings.seed + int(str(who["fold"]))
+        weighted_auroc,
+        scores,
+        target,
+        test.patient,
+        settings.replicates,
+        settings.seed + int(str(who["fold"])),
     )
     values = [auroc(score[counted], target[counted]) for score in scores]
     for i, row in enumerate(rows):

@@ -68,11 +68,7 @@ class Table:
         findings = list(findings)
         return [
             *self.columns,
-            *(
-                Column(c.name.format(finding=f), c.type, c.meaning, c.null)
-                for c in self.per_finding
-                for f in findings
-            ),
+            *(Column(c.name.format(finding=f), c.type, c.meaning, c.null) for c in self.per_finding for f in findings),
         ]
 
 

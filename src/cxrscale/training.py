@@ -85,15 +85,19 @@ def select_examples(targets: pd.DataFrame, store: StoreReader, split: str) -> Ex
     """The images of a split that the store holds, in the store's order. Quarantined images are not in the store."""
     findings = TARGETS.findings(targets.columns)
     chosen = targets[targets["split"] == split]
-    chosen = chosen[[i in store for i in chosen["image_id"]]]
+    chosen = chosen[chosen["image_id"].map(store.__contains__)]
     rows = store.rows(list(chosen["image_id"]))
     chosen, rows = chosen.iloc[np.argsort(rows)], np.sort(rows)
+
+    def tensor(kind: str) -> torch.Tensor:  # (image, finding)
+        return torch.tensor(chosen[[f"{kind}:{f}" for f in findings]].to_numpy(np.float32))
+
     return Examples(
         image_id=chosen["image_id"].to_numpy(dtype=object),
         rows=rows,
         keys=image_keys(list(chosen["image_id"])),
-        target=torch.from_numpy(chosen[[f"target:{f}" for f in findings]].to_numpy(np.float32)),
-        mask=torch.from_numpy(chosen[[f"mask:{f}" for f in findings]].to_numpy(np.float32)),
+        target=tensor("target"),
+        mask=tensor("mask"),
     )
 
 
@@ -191,7 +195,7 @@ def train_learner(
     device: torch.device,
     micro_batch_images: int,
     workers: int,
-    checkpoint_minutes: float,
+    checkpoint_s: float,
     progress: bool = False,
 ) -> None:
     """Train one learner and write weights.safetensors, history.csv and cost.json into `folder`.
@@ -257,7 +261,7 @@ def train_learner(
     )  # fmt: skip
     _train_epochs(
         model, optimiser, started, settings, train, validate, store, seed, updates_per_epoch, micro, device, workers,
-        checkpoint_minutes, save, progress,
+        checkpoint_s, save, progress,
     )  # fmt: skip
 
     model.load_state_dict(started.best_weights)
@@ -304,7 +308,7 @@ def _train_epochs(
     micro: int,
     device: torch.device,
     workers: int,
-    checkpoint_minutes: float,
+    checkpoint_s: float,
     save: Callable[[], None],
     progress: bool,
 ) -> None:
@@ -343,12 +347,19 @@ def _train_epochs(
                     state.interruptions += 1
                     save()
                     raise Interrupted(f"{signal.Signals(stop.signal).name}: checkpoint written")
-                if now - saved_at > 60 * checkpoint_minutes:
+                if now - saved_at > checkpoint_s:
                     save()
                     saved_at = time.monotonic()
             bar.close()
             logits = predict_logits(
-                model, store, validate.rows, settings.mean, settings.standard_deviation, device, micro, workers
+                model,
+                store,
+                validate.rows,
+                settings.mean,
+                settings.standard_deviation,
+                device,
+                micro,
+                workers,
             )
             score = mean_auroc(logits, validate.target.numpy(), validate.mask.numpy())
             validation_loss = float(
@@ -386,7 +397,13 @@ def _train_epochs(
 
 
 def _updates(
-    store: StoreReader, order: np.ndarray, batch: int, micro: int, workers: int, device: torch.device, state: _State
+    store: StoreReader,
+    order: np.ndarray,
+    batch: int,
+    micro: int,
+    workers: int,
+    device: torch.device,
+    state: _State,
 ) -> Iterator[tuple[list[torch.Tensor], np.ndarray]]:
     """The pictures of each update as micro-batches, with their manifest rows; counts the wait for the loader."""
     parts = [order[i : i + micro] for i in range(0, len(order), micro)]
@@ -479,7 +496,11 @@ def _write_outputs(
         "converged": state.best_epoch <= settings.epochs - max(1, settings.epochs // 10),
         "best_validation_auroc": state.best_auroc,
         "identity": identity,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
     }
     atomic.write_json(folder / COST, cost)
     logger.info(

@@ -13,6 +13,11 @@ rule compare:
         sufficient=f"{layout.folder}/comparison/sufficient.csv",
     log:
         f"{logs}/compare.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
     params:
         code=code("compare.py"),
         learners=learner_keys,
@@ -22,11 +27,6 @@ rule compare:
             "joint_confidence": study.comparison.joint_confidence,
             **bootstrap,
         },
-    resources:
-        mem_mb=4000,
-        runtime=120,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Comparing resolutions on the patients of test"
     script:
@@ -42,6 +42,11 @@ rule stack:
         stacked=f"{layout.folder}/stacking/stacked.csv",
     log:
         f"{logs}/stack.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
     params:
         code=code("stack.py"),
         learners=learner_keys,
@@ -50,11 +55,6 @@ rule stack:
             "max_steps": study.stacking.max_steps,
             **bootstrap,
         },
-    resources:
-        mem_mb=4000,
-        runtime=120,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Fitting scale weights on combine, scoring ensembles on test"
     script:

@@ -10,14 +10,14 @@ if study.dataset.synthetic:
             planted=layout.source_path("planted.csv"),
         log:
             f"{logs}/make_synthetic.log",
-        params:
-            code=code("make_synthetic.py"),
-            synthetic=study.dataset.synthetic.model_dump(mode="json"),
+        conda:
+            "../../envs/cxrscale.yaml"
         resources:
             mem_mb=1500,
             runtime=120,
-        conda:
-            "../../envs/cxrscale.yaml"
+        params:
+            code=code("make_synthetic.py"),
+            synthetic=study.dataset.synthetic.model_dump(mode="json"),
         message:
             "Drawing the synthetic data set"
         script:
@@ -31,6 +31,11 @@ rule parse_labels:
         layout.labels,
     log:
         f"{logs}/parse_labels.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=30,
     params:
         code=code("parse_labels.py", modules=[lookup.module_name(study.dataset.format)]),
         sources=source_digests["labels"],
@@ -38,11 +43,6 @@ rule parse_labels:
         test_source=study.labels.test_source,
         # MIMIC-CXR-JPG has 14 known findings; a manifest may have other columns.
         findings=study.findings if study.dataset.format == "manifest" else None,
-    resources:
-        mem_mb=3000,
-        runtime=30,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Reading the labels of {config[dataset][name]}"
     script:
@@ -56,15 +56,15 @@ rule index_images:
         layout.images,
     log:
         f"{layout.store}/logs/index_images.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=30,
     params:
         code=code("index_images.py", modules=[lookup.module_name(study.dataset.format)]),
         sources=source_digests["images"],
         shards=study.store.shards,
-    resources:
-        mem_mb=3000,
-        runtime=30,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Listing the images of {config[dataset][name]}"
     script:
@@ -79,6 +79,11 @@ rule build_targets:
         layout.targets(),
     log:
         f"{logs}/build_targets/fold{{fold}}.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=30,
     params:
         code=code("build_targets.py"),
         findings=study.findings,
@@ -89,8 +94,7 @@ rule build_targets:
                 "missing": study.labels.missing,
             },
             "per_finding": {
-                finding: policy.model_dump(exclude_none=True)
-                for finding, policy in study.labels.per_finding.items()
+                finding: policy.model_dump(exclude_none=True) for finding, policy in study.labels.per_finding.items()
             },
         },
         split={
@@ -101,11 +105,6 @@ rule build_targets:
             "validate_fraction": study.split.validate_fraction,
             "combine_fraction": study.split.combine_fraction,
         },
-    resources:
-        mem_mb=3000,
-        runtime=30,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Splitting patients and building targets of fold {wildcards.fold}"
     script:

@@ -8,14 +8,14 @@ rule evaluate:
         f"{layout.learner()}/metrics.csv",
     log:
         f"{logs}/evaluate/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
-    params:
-        code=code("evaluate.py"),
-        evaluation=study.evaluation.model_dump(include={"replicates", "confidence", "seed"}),
+    conda:
+        "../../envs/cxrscale.yaml"
     resources:
         mem_mb=3000,
         runtime=60,
-    conda:
-        "../../envs/cxrscale.yaml"
+    params:
+        code=code("evaluate.py"),
+        evaluation=study.evaluation.model_dump(include={"replicates", "confidence", "seed"}),
     message:
         "Evaluating {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     script:

@@ -12,18 +12,18 @@ rule erf:
         maps=f"{layout.learner()}/erf.npz",
     log:
         f"{logs}/erf/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
-    params:
-        code=code("erf.py"),
-        images=study.erf.images,
-        norm_group_images=study.training.norm_group_images,
-        **INPUT,
+    conda:
+        "../../envs/cxrscale.yaml"
     threads: 1
     resources:
         gpu=gpu,
         mem_mb=8000,
         runtime=120,
-    conda:
-        "../../envs/cxrscale.yaml"
+    params:
+        **INPUT,
+        code=code("erf.py"),
+        images=study.erf.images,
+        norm_group_images=study.training.norm_group_images,
     message:
         "Receptive field of {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     script:
@@ -39,17 +39,17 @@ rule cam:
         f"{layout.learner()}/cam.npz",
     log:
         f"{logs}/cam/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
-    params:
-        code=code("cam.py"),
-        images_per_finding=study.cam.images_per_finding,
-        **INPUT,
+    conda:
+        "../../envs/cxrscale.yaml"
     threads: 1
     resources:
         gpu=gpu,
         mem_mb=8000,
         runtime=60,
-    conda:
-        "../../envs/cxrscale.yaml"
+    params:
+        **INPUT,
+        code=code("cam.py"),
+        images_per_finding=study.cam.images_per_finding,
     message:
         "Activation maps of {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     script:

@@ -1,9 +1,7 @@
 # The image store: native files into base shards, base shards into each smaller resolution, a manifest of each.
 
 base = f"{layout.store}/base"
-smaller = r"|".join(
-    str(r) for r in study.resolutions_px if r != study.store.base_resolution_px
-)
+smaller = r"|".join(str(r) for r in study.resolutions_px if r != study.store.base_resolution_px)
 
 
 rule ingest_shard:
@@ -14,6 +12,11 @@ rule ingest_shard:
         quarantine=f"{base}/quarantine/shard-{{shard}}.csv",
     log:
         f"{layout.store}/logs/ingest_shard/{{shard}}.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=240,
     params:
         code=code("ingest_shard.py"),
         settings={
@@ -22,11 +25,6 @@ rule ingest_shard:
             "filter": study.store.filter,
             "jpeg_quality": study.store.jpeg_quality,
         },
-    resources:
-        mem_mb=1500,
-        runtime=240,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Reading the native images of shard {wildcards.shard}"
     script:
@@ -41,14 +39,14 @@ rule collect_quarantine:
         f"{base}/quarantine.csv",
     log:
         f"{layout.store}/logs/collect_quarantine.log",
-    params:
-        code=code("collect_quarantine.py"),
-        max_unreadable_fraction=study.store.max_unreadable_fraction,
+    conda:
+        "../../envs/cxrscale.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
-    conda:
-        "../../envs/cxrscale.yaml"
+    params:
+        code=code("collect_quarantine.py"),
+        max_unreadable_fraction=study.store.max_unreadable_fraction,
     message:
         "Counting the images that cannot be used"
     script:
@@ -64,15 +62,15 @@ rule downscale_shard:
         f"{layout.store}/logs/downscale_shard/{{resolution}}-{{shard}}.log",
     wildcard_constraints:
         resolution=smaller or "none",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=120,
     params:
         code=code("downscale_shard.py"),
         filter=study.store.filter,
         jpeg_quality=study.store.jpeg_quality,
-    resources:
-        mem_mb=1500,
-        runtime=120,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Downscaling shard {wildcards.shard} to {wildcards.resolution} px"
     script:
@@ -83,22 +81,20 @@ rule list_shards:
     input:
         # The quarantine has been counted before anything is trained.
         f"{base}/quarantine.csv",
-        shards=expand(
-            f"{layout.store}/{{{{folder}}}}/shard-{{shard}}.parquet", shard=layout.shards
-        ),
+        shards=expand(f"{layout.store}/{{{{folder}}}}/shard-{{shard}}.parquet", shard=layout.shards),
     output:
         f"{layout.store}/{{folder}}/manifest.parquet",
     log:
         f"{layout.store}/logs/list_shards/{{folder}}.log",
     wildcard_constraints:
         folder=r"base|\d+",
-    params:
-        code=code("list_shards.py"),
+    conda:
+        "../../envs/cxrscale.yaml"
     resources:
         mem_mb=2000,
         runtime=120,
-    conda:
-        "../../envs/cxrscale.yaml"
+    params:
+        code=code("list_shards.py"),
     message:
         "Listing the store at {wildcards.folder}"
     script:

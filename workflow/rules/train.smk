@@ -15,9 +15,7 @@ TRAINING = (
     "standard_deviation",
 )
 INPUT = {"mean": study.training.mean, "standard_deviation": study.training.standard_deviation}
-initial_weights = {
-    layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights
-}
+initial_weights = {layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights}
 
 
 localrules:
@@ -33,13 +31,13 @@ rule fetch_weights:
         "results/weights/logs/{file}.log",
     wildcard_constraints:
         file=r"[A-Za-z0-9_.-]+\.safetensors",
+    conda:
+        "../../envs/cxrscale.yaml"
     params:
         code=code("fetch_weights.py"),
         model=lambda w: initial_weights[f"results/weights/{w.file}"][0],
         timm_tag=lambda w: getattr(initial_weights[f"results/weights/{w.file}"][1], "timm_tag", None),
         sha256=lambda w: initial_weights[f"results/weights/{w.file}"][1].sha256,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Fetching the initial weights {wildcards.file}"
     script:
@@ -57,27 +55,32 @@ rule train:
         cost=f"{layout.learner()}/cost.json",
     log:
         f"{logs}/train/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    threads: 1 if study.accelerator == "cpu" else study.training.workers + 1
+    resources:
+        gpu=gpu,
+        # How it runs; unlike params, resources make nothing rerun.
+        accelerator=study.accelerator,
+        workers=study.training.workers,
+        micro_batch_images=study.training.micro_batch_images,
+        checkpoint_s=study.training.checkpoint_s,
+        mem_mb=8000,
+        runtime=2880,
     params:
         code=code("train.py"),
         settings=json.dumps({key: getattr(study.training, key) for key in TRAINING}),
         weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
-    threads: 1 if study.accelerator == "cpu" else study.training.workers + 1
-    resources:
-        gpu=gpu,
-        mem_mb=8000,
-        runtime=2880,
-    conda:
-        "../../envs/cxrscale.yaml"
     message:
         "Training {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     shell:
         # A process of its own, so that one process, several on a node or several nodes are the same script.
-        "python {SCRIPTS}/train.py --folder $(dirname {output.weights}) --log {log} --code {params.code}"
+        "python $CXRSCALE/workflow/scripts/train.py --folder $(dirname {output.weights}) --log {log}"
+        " --code {params.code} --settings {params.settings:q}"
         " --model {wildcards.model} --resolution-px {wildcards.resolution} --seed {wildcards.seed}"
-        " --settings {params.settings:q} --targets {input.targets} --manifest {input.manifest} {params.weights}"
-        " --accelerator {config[accelerator]} --threads {threads} --workers {config[training][workers]}"
-        " --micro-batch-images {config[training][micro_batch_images]}"
-        " --checkpoint-minutes {config[training][checkpoint_minutes]}"
+        " --targets {input.targets} --manifest {input.manifest} {params.weights}"
+        " --accelerator {resources.accelerator} --threads {threads} --workers {resources.workers}"
+        " --micro-batch-images {resources.micro_batch_images} --checkpoint-s {resources.checkpoint_s}"
 
 
 rule predict:
@@ -89,16 +92,16 @@ rule predict:
         f"{layout.learner()}/predictions.parquet",
     log:
         f"{logs}/predict/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
-    params:
-        code=code("predict.py"),
-        **INPUT,
+    conda:
+        "../../envs/cxrscale.yaml"
     threads: 1 if study.accelerator == "cpu" else study.training.workers + 1
     resources:
         gpu=gpu,
         mem_mb=8000,
         runtime=240,
-    conda:
-        "../../envs/cxrscale.yaml"
+    params:
+        **INPUT,
+        code=code("predict.py"),
     message:
         "Predicting with {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     script:

@@ -14,7 +14,9 @@ from cxrscale.joblog import job
 
 with job(snakemake.log[0], __file__) as log:
     settings = ComparisonSettings(**snakemake.params.settings)
-    levels, differences, sufficient = compare(dict(zip(map(tuple, snakemake.params.learners), map(Path, snakemake.input), strict=True)), settings)
+    levels, differences, sufficient = compare(
+        dict(zip(map(tuple, snakemake.params.learners), map(Path, snakemake.input), strict=True)), settings
+    )
     tables.write(LEVELS, levels, snakemake.output.auroc)
     tables.write(DIFFERENCES, differences, snakemake.output.differences)
     tables.write(SUFFICIENT, sufficient, snakemake.output.sufficient)

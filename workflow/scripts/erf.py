@@ -25,7 +25,10 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     rows = select_examples(targets, store, "validate").rows[: snakemake.params.images]
 
     def batches():
-        groups = [rows[i : i + snakemake.params.norm_group_images] for i in range(0, len(rows), snakemake.params.norm_group_images)]
+        groups = [
+            rows[i : i + snakemake.params.norm_group_images]
+            for i in range(0, len(rows), snakemake.params.norm_group_images)
+        ]
         for pixels in decoded_batches(store, groups, workers=0):
             yield normalise(to_float(pixels, device), snakemake.params.mean, snakemake.params.standard_deviation)
 

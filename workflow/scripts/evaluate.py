@@ -7,9 +7,7 @@ from cxrscale.evaluation.metrics import MEAN, METRICS, evaluate
 from cxrscale.joblog import job
 
 with job(snakemake.log[0], __file__) as log:
-    metrics = evaluate(
-        Path(snakemake.input[0]), ("validate", "combine", "test"), **snakemake.params.evaluation
-    )
+    metrics = evaluate(Path(snakemake.input[0]), ("validate", "combine", "test"), **snakemake.params.evaluation)
     tables.write(METRICS, metrics, snakemake.output[0])
     for row in metrics[(metrics["finding"] == MEAN) & (metrics["metric"] == "auroc")].itertuples():
         log.info("%s: mean AUROC %.4f (%.4f to %.4f)", row.split, row.value, row.lower, row.upper)

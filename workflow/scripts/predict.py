@@ -19,7 +19,7 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     targets = tables.read(TARGETS, snakemake.input.targets)
     findings = TARGETS.findings(targets.columns)
     store = StoreReader(Path(snakemake.input.manifest).parent)
-    chosen = targets[(targets["split"] != "train") & [i in store for i in targets["image_id"]]]
+    chosen = targets[(targets["split"] != "train") & targets["image_id"].map(store.__contains__)]
     chosen = chosen.iloc[store.rows(list(chosen["image_id"])).argsort()]  # as they lie in the store
     model = load_learner(snakemake.wildcards.model, len(findings), snakemake.input.weights, device)
     logits = predict_logits(

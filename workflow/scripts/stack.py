@@ -17,7 +17,9 @@ with job(snakemake.log[0], __file__) as log:
     for fold, split in splits.items():
         log.info("fold %d: weights are fitted on %s", fold, split)
     weights, stacked = stack(
-        dict(zip(map(tuple, snakemake.params.learners), map(Path, snakemake.input.predictions), strict=True)), splits, StackingSettings(**snakemake.params.settings)
+        dict(zip(map(tuple, snakemake.params.learners), map(Path, snakemake.input.predictions), strict=True)),
+        splits,
+        StackingSettings(**snakemake.params.settings),
     )
     tables.write(WEIGHTS, weights, snakemake.output.weights)
     tables.write(STACKED, stacked, snakemake.output.stacked)

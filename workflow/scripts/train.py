@@ -27,7 +27,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--micro-batch-images", type=int, default=8)
-    parser.add_argument("--checkpoint-minutes", type=float, default=10.0)
+    parser.add_argument("--checkpoint-s", type=int, default=600, help="seconds between checkpoints")
     return parser.parse_args(arguments)
 
 
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
                 device=torch.device(given.accelerator),
                 micro_batch_images=given.micro_batch_images,
                 workers=given.workers,
-                checkpoint_minutes=given.checkpoint_minutes,
+                checkpoint_s=given.checkpoint_s,
                 progress=sys.stderr.isatty(),
             )
         )

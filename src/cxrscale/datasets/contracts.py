@@ -60,7 +60,9 @@ def find_source(root: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise StudyError(f"{root} has no {' or '.join(names)}. Get the file from the data set's publisher and put it there.")
+    raise StudyError(
+        f"{root} has no {' or '.join(names)}. Get the file from the data set's publisher and put it there."
+    )
 
 
 def read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:

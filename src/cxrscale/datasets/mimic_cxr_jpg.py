@@ -57,7 +57,9 @@ def read_images(sources: dict[str, Path]) -> pd.DataFrame:
     Raises StudyError for a missing column, a repeated dicom_id, an unknown split or an image that has no split.
     """
     meta = read_csv(
-        sources["metadata"], ["dicom_id", "subject_id", "study_id", "Rows", "Columns"], optional=["ViewPosition"]
+        sources["metadata"],
+        ["dicom_id", "subject_id", "study_id", "Rows", "Columns"],
+        optional=["ViewPosition"],
     )
     check_unique(meta, "dicom_id", sources["metadata"])
     split = read_csv(sources["split"], ["dicom_id", "subject_id", "study_id", "split"])
@@ -116,9 +118,7 @@ def read_labels(sources: dict[str, Path], findings: Sequence[str] | None = None)
             f"Fetch both files again."
         )
     renamed = {"dicom_id": "image_id"} | {f: f"label:{f}" for f in findings}
-    return merged.rename(columns=renamed)[
-        ["image_id", "subject_id", "study_id", *(f"label:{f}" for f in findings)]
-    ]
+    return merged.rename(columns=renamed)[["image_id", "subject_id", "study_id", *(f"label:{f}" for f in findings)]]
 
 
 def _with_radiologist(studies: pd.DataFrame, path: Path, findings: list[str]) -> pd.DataFrame:

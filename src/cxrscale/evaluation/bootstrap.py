@@ -21,7 +21,12 @@ def patient_weights(patient: np.ndarray, replicates: int, rng: np.random.Generat
 
 
 def replicate(
-    statistic: Statistic, scores: np.ndarray, target: np.ndarray, patient: np.ndarray, replicates: int, seed: int
+    statistic: Statistic,
+    scores: np.ndarray,
+    target: np.ndarray,
+    patient: np.ndarray,
+    replicates: int,
+    seed: int,
 ) -> np.ndarray:
     """A statistic of several score vectors under the same patient draws, so that their differences are paired.
 

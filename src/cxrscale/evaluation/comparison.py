@@ -54,7 +54,10 @@ DIFFERENCES = Table(
         Column("resolution_px", "int32", "side of the input"),
         Column("against_px", "int32", "side of the input it is compared with"),
         Column(
-            "difference", "float64", "AUROC at resolution_px minus AUROC at against_px", null="undefined, see reason"
+            "difference",
+            "float64",
+            "AUROC at resolution_px minus AUROC at against_px",
+            null="undefined, see reason",
         ),
         *_INTERVAL,
         Column("verdict", "text", "worse, better, equivalent or undecided", null="undefined, see reason"),
@@ -183,9 +186,7 @@ def _levels(
             logits = scores.logits[:, :, k]
             value = np.array([auroc(logit[counted], target[counted]) for logit in logits])
             # One seed a fold: all models and findings see the same patients in the same replicate.
-            boot = replicate(
-                weighted_auroc, logits, target, scores.patient, settings.replicates, settings.seed + fold
-            )
+            boot = replicate(weighted_auroc, logits, target, scores.patient, settings.replicates, settings.seed + fold)
             drawn = _Drawn(value, boot)
             defined.append(drawn)
         add(finding, drawn, n_positive, n_negative, reason)
@@ -221,8 +222,13 @@ def _differences(
             undefined = bool(np.isnan(lower))
             rows.append(
                 {
-                    "model": model, "finding": finding, "resolution_px": resolution, "against_px": against,
-                    "difference": value[i] - value[j], "lower": lower, "upper": upper,
+                    "model": model,
+                    "finding": finding,
+                    "resolution_px": resolution,
+                    "against_px": against,
+                    "difference": value[i] - value[j],
+                    "lower": lower,
+                    "upper": upper,
                     "verdict": None if undefined else verdict(lower, upper, settings.margin_auroc),
                     "n_pairs": len(usable),
                     "reason": "most bootstrap replicates hold one class only" if undefined else None,

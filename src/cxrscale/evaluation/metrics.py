@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrscale.evaluation.auroc import average_precision, auroc, weighted_auroc, weighted_average_precision
+from cxrscale.evaluation.auroc import auroc, average_precision, weighted_auroc, weighted_average_precision
 from cxrscale.evaluation.bootstrap import interval, replicate
 from cxrscale.predictions import Scores
 from cxrscale.tables import Column, Table
@@ -90,9 +90,7 @@ def metrics_of_split(predictions: Path, split: str, replicates: int, confidence:
     return pd.DataFrame(rows, columns=[c.name for c in METRICS.columns])
 
 
-def evaluate(
-    predictions: Path, splits: Sequence[str], replicates: int, confidence: float, seed: int
-) -> pd.DataFrame:
+def evaluate(predictions: Path, splits: Sequence[str], replicates: int, confidence: float, seed: int) -> pd.DataFrame:
     """The metrics of one learner on the splits named: the columns of METRICS."""
     parts = [metrics_of_split(predictions, split, replicates, confidence, seed) for split in splits]
     return pd.concat([p for p in parts if len(p)], ignore_index=True)

@@ -1,7 +1,7 @@
 """Reading the store: any image by its id from memory-mapped shards, and batches in a stated order.
 
-    store = StoreReader("results/stores/mimic-cxr-jpg-1a2b3c4d/512")
-    pixels = store["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"]  # uint8 (512, 512)
+store = StoreReader("results/stores/mimic-cxr-jpg-1a2b3c4d/512")
+pixels = store["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"]  # uint8 (512, 512)
 """
 
 import hashlib
@@ -59,10 +59,14 @@ class StoreReader:
                 with path.open("rb") as handle:
                     self._mapped[shard] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
-                raise StudyError(f"{path}: cannot be read: {error}. Delete it and the manifest beside it, then rerun the workflow.") from error
+                raise StudyError(
+                    f"{path}: cannot be read: {error}. Delete it and the manifest beside it, then rerun the workflow."
+                ) from error
         data = self._mapped[shard][offset : offset + length]
         if hashlib.sha256(data).hexdigest()[:16] != self._sha256[row]:
-            raise StudyError(f"{path}: is damaged at byte {offset}. Delete it and the manifest beside it, then rerun the workflow.")
+            raise StudyError(
+                f"{path}: is damaged at byte {offset}. Delete it and the manifest beside it, then rerun the workflow."
+            )
         return data
 
     def pixels(self, row: int) -> np.ndarray:
@@ -105,9 +109,7 @@ def decoded_batches(
     yield from loader
 
 
-def epoch_order(
-    store: StoreReader, rows: np.ndarray, seed: int, epoch: int, pool_groups: int = 32
-) -> np.ndarray:
+def epoch_order(store: StoreReader, rows: np.ndarray, seed: int, epoch: int, pool_groups: int = 32) -> np.ndarray:
     """The order in which an epoch sees its images: a function of the images, seed and epoch alone.
 
     Row groups are shuffled, `pool_groups` consecutive ones make a pool, and images are shuffled within a pool, so

@@ -103,7 +103,9 @@ def ingest_shard(
     rows = images[images["shard"] == shard].sort_values("order", kind="stable")
     allowed = int(max_unreadable_fraction * len(images))
     if not root.is_dir():
-        raise StudyError(f"dataset.root: there is no folder {root}; the images of {len(images)} rows are looked for there.")
+        raise StudyError(
+            f"dataset.root: there is no folder {root}; the images of {len(images)} rows are looked for there."
+        )
     refused: list[tuple[str, str, str]] = []
 
     def records() -> Iterator[tuple[str, bytes, int, int]]:
@@ -161,8 +163,15 @@ def downscale_shard(base_path: Path, size_px: int, filter_: Filter, jpeg_quality
                 try:
                     pixels = decode(jpeg)
                 except ValueError as error:
-                    raise StudyError(f"{base_path}: {image_id} is damaged: {error}. Delete the file and rerun.") from error
-                yield image_id, encode(to_square(pixels, size_px, "stretch", filter_), jpeg_quality), height, width
+                    raise StudyError(
+                        f"{base_path}: {image_id} is damaged: {error}. Delete the file and rerun."
+                    ) from error
+                yield (
+                    image_id,
+                    encode(to_square(pixels, size_px, "stretch", filter_), jpeg_quality),
+                    height,
+                    width,
+                )
 
     return _write_shard(records(), shard_path)
 
@@ -171,7 +180,9 @@ def _write_shard(records: Iterator[tuple[str, bytes, int, int]], path: Path) -> 
     count = 0
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, SHARD_SCHEMA, compression="NONE", use_dictionary=False, write_statistics=False) as writer,
+        pq.ParquetWriter(
+            temporary, SHARD_SCHEMA, compression="NONE", use_dictionary=False, write_statistics=False
+        ) as writer,
     ):
         group: list[tuple[str, bytes, int, int]] = []
         for record in records:
@@ -188,7 +199,8 @@ def _write_shard(records: Iterator[tuple[str, bytes, int, int]], path: Path) -> 
 def _group_table(group: list[tuple[str, bytes, int, int]]) -> pa.Table:
     columns = zip(*group, strict=True) if group else [()] * len(SHARD_SCHEMA)
     return pa.table(
-        [pa.array(column, type=f.type) for column, f in zip(columns, SHARD_SCHEMA, strict=True)], schema=SHARD_SCHEMA
+        [pa.array(column, type=f.type) for column, f in zip(columns, SHARD_SCHEMA, strict=True)],
+        schema=SHARD_SCHEMA,
     )
 
 
@@ -213,7 +225,9 @@ def list_shards(shard_paths: Sequence[Path]) -> pd.DataFrame:
                     # Plain encoding: four bytes of length, then the value.
                     position = mapped.find(len(jpeg).to_bytes(4, "little") + jpeg, position)
                     if position < 0:
-                        raise StudyError(f"{path}: {image_id} is not stored plainly; was the shard written by cxrscale?")
+                        raise StudyError(
+                            f"{path}: {image_id} is not stored plainly; was the shard written by cxrscale?"
+                        )
                     sha256 = hashlib.sha256(jpeg).hexdigest()[:16]
                     found.append((image_id, number, group, position + 4, len(jpeg), height, width, sha256))
                     position += 4 + len(jpeg)
@@ -229,4 +243,3 @@ def check_unreadable(quarantine: pd.DataFrame, n_images: int, max_fraction: floa
             f"{max_fraction}: {'; '.join(f'{n} {reason}' for reason, n in reasons.head(3).items())}. "
             f"The shards' quarantine files name them."
         )
-
