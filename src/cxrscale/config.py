@@ -28,7 +28,7 @@ Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Planted(Section):
@@ -280,10 +280,10 @@ def _nearest(word: str, choices: Any) -> str:
 def load(raw: Mapping[str, Any]) -> StudyConfig:
     """Check a configuration and fill in defaults.
 
-    raw: what YAML gave. Raises StudyError whose lines name each wrong key, the value and what was expected.
+    raw: what YAML gave; values within lists and mappings of `--config` come as text and are converted. Raises StudyError whose lines name each wrong key, the value and what was expected.
     """
     try:
-        study = StudyConfig.model_validate(dict(raw))
+        study = StudyConfig.model_validate(_with_nulls(dict(raw)))
     except ValidationError as error:
         raise StudyError("the configuration is not usable:\n" + "\n".join(_explain(error))) from None
     known = timm_model_names()
@@ -294,6 +294,15 @@ def load(raw: Mapping[str, Any]) -> StudyConfig:
                 f"{_nearest(model.name, sorted(known))}. Any name of timm.list_models() works."
             )
     return study
+
+
+def _with_nulls(value: Any) -> Any:
+    """The same value with the text "null", as `--config` gives it, turned into None."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    return None if value == "null" else value
 
 
 def _explain(error: ValidationError) -> list[str]:

@@ -106,6 +106,6 @@ def _lock_free(folder: Path, names: Sequence[str], count: int) -> dict[str, IO[s
         held[name] = handle
         if len(held) == count:
             return held
-    for handle in held.values():
-        handle.close()
+    for locked in held.values():
+        locked.close()
     return {}

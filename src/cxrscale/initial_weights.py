@@ -36,8 +36,8 @@ def fetch(model: str, timm_tag: str | None, file: Path | None, sha256: str | Non
         found = file_digest(temporary)
         if expected is not None and found != expected:
             raise StudyError(
-                f"models.{model}.weights: SHA-256 is {found}, expected {expected}. If the weights were meant to change, "
-                f"correct sha256 in the config and delete {recorded}."
+                f"models.{model}.weights: SHA-256 is {found}, expected {expected}. "
+                f"If the weights were meant to change, correct sha256 in the config and delete {recorded}."
             )
     write_text(recorded, f"{found}  {output.name}\n")
     logger.info("%s: sha256 %s", output, found)

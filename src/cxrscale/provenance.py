@@ -71,9 +71,8 @@ def code_digest(script: str | Path, modules: Iterable[str] = (), files: Iterable
             continue
         found[name] = canonical_code(path)
         waiting += _imports(path)
-    parts = {"script": canonical_code(Path(script)), "modules": found}
-    parts["files"] = {Path(f).name: file_digest(f) for f in files}  # type: ignore[assignment]
-    return digest(parts)
+    read = {Path(f).name: file_digest(f) for f in files}
+    return digest({"script": canonical_code(Path(script)), "modules": found, "files": read})
 
 
 def _module_file(name: str) -> Path | None:

@@ -84,8 +84,8 @@ def _arrow(table: Table, frame: pd.DataFrame, where: str) -> pa.Table:
             row = int(frame[column.name].isna().to_numpy().argmax())
             raise StudyError(f"{where}: {table.name} row {row}: {column.name} is empty, which it may not be")
     if table.key and frame.duplicated(list(table.key)).any():
-        row = frame.loc[frame.duplicated(list(table.key)), list(table.key)].iloc[0].to_dict()
-        raise StudyError(f"{where}: {table.name} holds {row} twice")
+        twice = frame.loc[frame.duplicated(list(table.key)), list(table.key)].iloc[0].to_dict()
+        raise StudyError(f"{where}: {table.name} holds {twice} twice")
     arrays = [pa.array(frame[c.name], type=TYPES[c.type], from_pandas=True) for c in columns]
     return pa.table(arrays, names=names)
 
@@ -110,7 +110,7 @@ def read(table: Table, path: str | Path, columns: list[str] | None = None) -> pd
         raise StudyError(f"{path}: there is no such file; {table.name} should be there")
     if path.suffix == ".csv":
         text = {c.name: str for c in table.columns if c.type == "text"}
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])  # type: ignore[arg-type]
+        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
         return frame if columns is None else frame[columns]
     frame = pq.read_table(path, columns=columns).to_pandas()
     if columns is None:

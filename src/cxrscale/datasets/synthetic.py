@@ -272,7 +272,7 @@ def _add_effusion(
     draws: np.ndarray,
 ) -> tuple[float, float, float, float]:
     """Fluid at the foot of one lung with a curved, soft upper edge."""
-    x0, y0, x1, y1 = lungs
+    x0, _, x1, y1 = lungs
     middle = (x0 + x1) / 2
     side = (x0 - 0.05, middle - 0.06) if draws[0] < 0.5 else (middle + 0.06, x1 + 0.05)
     top = y1 - (0.16 + 0.08 * draws[1])

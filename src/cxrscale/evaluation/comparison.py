@@ -232,7 +232,7 @@ def _differences(
                     "verdict": None if undefined else verdict(lower, upper, settings.margin_auroc),
                     "n_pairs": len(usable),
                     "reason": "most bootstrap replicates hold one class only" if undefined else None,
-                }  # fmt: skip
+                }
             )
             if against == reference and lower > -settings.margin_auroc:
                 enough.append(resolution)

@@ -56,7 +56,8 @@ def metrics_of_split(predictions: Path, split: str, replicates: int, confidence:
         return pd.DataFrame(columns=[c.name for c in METRICS.columns])
     rows = []
     for metric, (plain, weighted) in STATISTICS.items():
-        values, drawn = [], []
+        values: list[float] = []
+        drawn: list[np.ndarray] = []
         for k, finding in enumerate(scores.findings):
             target, logit = scores.target[:, k], scores.logits[0, :, k]
             counted = ~np.isnan(target)
@@ -68,12 +69,12 @@ def metrics_of_split(predictions: Path, split: str, replicates: int, confidence:
                 "reason": reason_undefined(n_positive, n_negative),
             }  # fmt: skip
             if row["reason"] is None:
-                row["value"] = plain(logit[counted], target[counted])
+                values.append(plain(logit[counted], target[counted]))
                 boot = replicate(weighted, scores.logits[:, :, k], target, scores.patient, replicates, seed)[0]
+                row["value"] = values[-1]
                 row["lower"], row["upper"] = interval(boot, confidence)
                 if np.isnan(boot).mean() > 0.5:
                     row["reason"] = "most bootstrap replicates hold one class only: no interval"
-                values.append(row["value"])
                 drawn.append(boot)
             rows.append(row)
         mean: dict[str, object] = {

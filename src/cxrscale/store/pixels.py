@@ -34,8 +34,9 @@ def decode_native(data: bytes) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise UnreadableImageError(f"has {image.n_frames} frames; expected one")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise UnreadableImageError(f"has {frames} frames; expected one")
             if image.format == "JPEG" and image.mode == "L" and not image.getexif().get(0x0112, 1) > 1:
                 return simplejpeg.decode_jpeg(data, colorspace="GRAY")[:, :, 0]
             image.load()

@@ -1,0 +1,64 @@
+"""Writes docs/contracts.md from the declarations of the tables: python -m cxrscale.contracts_page > docs/contracts.md"""
+
+from cxrscale import tables
+from cxrscale.datasets.contracts import IMAGES, LABELS
+from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluation.metrics import METRICS
+from cxrscale.findings import TARGETS
+from cxrscale.predictions import PREDICTIONS
+from cxrscale.receptive_field import FIELDS
+from cxrscale.stacking import STACKED, WEIGHTS
+from cxrscale.store.shards import MANIFEST, QUARANTINE
+
+#: Every table between stages, with where it lies.
+TABLES = {
+    "results/stores/<store>/images.parquet": IMAGES,
+    "results/<study>/labels.parquet": LABELS,
+    "results/<study>/targets/fold<k>.parquet": TARGETS,
+    "results/stores/<store>/<base or resolution>/manifest.parquet": MANIFEST,
+    "results/stores/<store>/base/quarantine.csv": QUARANTINE,
+    "<learner>/predictions.parquet": PREDICTIONS,
+    "<learner>/metrics.csv": METRICS,
+    "<learner>/erf.csv": FIELDS,
+    "results/<study>/comparison/auroc.csv": LEVELS,
+    "results/<study>/comparison/differences.csv": DIFFERENCES,
+    "results/<study>/comparison/sufficient.csv": SUFFICIENT,
+    "results/<study>/stacking/weights.csv": WEIGHTS,
+    "results/<study>/stacking/stacked.csv": STACKED,
+}
+
+
+def page() -> str:
+    """The page as Markdown."""
+    lines = [
+        "# Contracts between stages",
+        "",
+        "Each stage reads the files of the stage before and nothing else. This page is written from the declarations in",
+        "the code (`python -m cxrscale.contracts_page`), and a table that breaks its declaration is refused when it is",
+        "written and when it is read. `<learner>` is",
+        "`results/<study>/learners/<model>/<resolution>px/fold<k>-seed<s>`; a column with `{finding}` stands once a finding.",
+        "A csv holds null as an empty field.",
+        "",
+    ]
+    for path, table in TABLES.items():
+        title, rest = tables.describe([table]).split("\n", 1)
+        lines += [title, "", f"`{path}`", rest]
+    lines += [
+        "## Files that are no tables",
+        "",
+        "| file | content |",
+        "|---|---|",
+        "| `<store>/<base or resolution>/shard-NNNNN.parquet` | `image_id`, `jpeg` (grey, 8 bits), `native_height_px`,"
+        " `native_width_px`; uncompressed, plain encoding, 32 rows a row group |",
+        "| `<learner>/weights.safetensors` | the state dict of the best epoch |",
+        "| `<learner>/history.csv` | a row an epoch: losses, mean validation AUROC, learning rate, images/s, loader wait |",
+        "| `<learner>/cost.json` | seconds, images/s, peak memory, device, best epoch, converged, settings, versions |",
+        "| `<learner>/erf.npz` | maps `initial` and `trained`, float32 (height_px, width_px), sum 1 |",
+        "| `<learner>/cam.npz` | `finding`, `image_id`, `maps` (image, rows, columns), `pictures` (image, height, width) |",
+        "| `<learner>/kept/`, `superseded/` | finished learners by digest, see reruns.md |",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(page())

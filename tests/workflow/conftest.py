@@ -1,0 +1,71 @@
+"""Runs of the real workflow, each in a copy of the checkout, so that tests can edit code, config and results."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = "tests/workflow/tiny.yaml"
+
+
+def copy_checkout(target: Path) -> Path:
+    """Copy the files of this checkout that git tracks or would track."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def snakemake(folder: Path, *arguments: str, config: str | None = TINY) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in `folder`, both streams in stdout."""
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2"]
+    if config:
+        command += ["--configfile", config]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+
+
+def planned(folder: Path, *arguments: str, config: str | None = TINY) -> dict[str, int]:
+    """The jobs that a dry run plans, by rule, without `all`; {} if nothing is to be done."""
+    result = snakemake(folder, "-n", *arguments, config=config)
+    assert result.returncode == 0, result.stdout
+    if "Nothing to be done" in result.stdout:
+        return {}
+    table = result.stdout.split("Job stats:")[1]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M) if rule not in ("total", "all")}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with the tiny study run to its end. Not to be changed: see `study`."""
+    folder = copy_checkout(tmp_path_factory.mktemp("finished"))
+    result = snakemake(folder)
+    assert result.returncode == 0, result.stdout
+    return folder
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A copy, by cp -a, of the finished checkout, to change."""
+    subprocess.run(["cp", "-a", f"{finished}/.", str(tmp_path / "study")], check=True)
+    return tmp_path / "study"
+
+
+@pytest.fixture
+def edit(study: Path) -> Callable[[str, str, str], None]:
+    """Replace a text that stands once in a file of the study's checkout."""
+
+    def replace(name: str, old: str, new: str) -> None:
+        text = (study / name).read_text()
+        assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
+        (study / name).write_text(text.replace(old, new))
+
+    return replace

@@ -1,0 +1,162 @@
+"""What users get wrong: one clear message before hours are lost, and what exists stays as it is."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrscale.findings import CHEXPERT_FINDINGS
+
+from .conftest import copy_checkout, planned, snakemake
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_checkout(tmp_path_factory.mktemp("checkout"))
+
+
+def mimic_csv(root: Path, patients: int = 60) -> int:
+    """MIMIC-CXR-JPG's csv files without any image. Returns the number of images."""
+    rng = np.random.default_rng(0)
+    images = [(f"1{p:07d}", f"5{p:07d}", f"{p:08x}-{i}") for p in range(patients) for i in range(2)]
+    subject, study, dicom = (list(column) for column in zip(*images, strict=True))
+    common = pd.DataFrame({"dicom_id": dicom, "subject_id": subject, "study_id": study})
+    views = rng.choice(["AP", "PA", "LATERAL", ""], len(images))
+    root.mkdir(parents=True)
+    common.assign(ViewPosition=views, Rows=3056, Columns=2544).to_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz", index=False)
+    common.assign(split="train").to_csv(root / "mimic-cxr-2.0.0-split.csv.gz", index=False)
+    studies = common.drop_duplicates("study_id")[["subject_id", "study_id"]].reset_index(drop=True)
+    labels = pd.DataFrame(
+        rng.choice([1.0, 0.0, -1.0, np.nan], (len(studies), len(CHEXPERT_FINDINGS))), columns=list(CHEXPERT_FINDINGS)
+    )
+    pd.concat([studies, labels], axis=1).to_csv(root / "mimic-cxr-2.0.0-chexpert.csv.gz", index=False)
+    return len(images)
+
+
+def test_default_config_plans_labels_and_stops_only_at_images(checkout: Path) -> None:
+    count = mimic_csv(checkout / "data/mimic-cxr-jpg")
+    jobs = planned(checkout, config=None)
+    assert jobs["train"] == 8
+    assert jobs["ingest_shard"] == 256
+    assert jobs["downscale_shard"] == 3 * 256
+    built = snakemake(checkout, "targets", config=None)
+    assert built.returncode == 0, built.stdout
+    targets = pd.read_parquet(checkout / "results/mimic-resolution/targets/fold0.parquet")
+    assert len(targets) == count
+    assert sum(c.startswith("target:") for c in targets) == 14
+    stopped = snakemake(checkout, "stores", config=None)
+    assert stopped.returncode != 0
+    assert f"{count} of {count} named files are absent under" in stopped.stdout
+    assert "data/mimic-cxr-jpg" in stopped.stdout
+    assert "files/p10/p10000" in stopped.stdout
+    assert (checkout / "results/mimic-resolution/targets/fold0.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training={epoch: 3}", ["training.epoch: unknown key", "'epochs'"]),
+        ("models=[{name: densnet121}]", ["densnet121", "did you mean 'densenet121'"]),
+        ("resolutions_px=[96]", ["96", "store.base_resolution_px 48"]),
+        ("findings=[Oedema]", ["Oedema", "Edema"]),
+        ("dataset={synthetic: null, root: nowhere}", ["dataset.root", "nowhere"]),
+        ("dataset={synthetic: null, root: tests}", ["mimic-cxr-2.0.0-metadata.csv.gz", "tests"]),
+        ("split={use_folds: [3]}", ["use_folds", "0 to 2"]),
+        ("seeds=[1, 1]", ["seeds", "twice"]),
+    ],
+)
+def test_wrong_config_stops_before_any_job(checkout: Path, override: str, expected: list[str]) -> None:
+    result = snakemake(checkout, "-n", "--config", override)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout
+    assert all(text in result.stdout for text in expected), result.stdout
+
+
+def manifest_study(folder: Path, images: int = 30) -> pd.DataFrame:
+    """A manifest of JPEG and 16-bit PNG pictures."""
+    rng = np.random.default_rng(1)
+    rows = []
+    (folder / "own/images").mkdir(parents=True)
+    for i in range(images):
+        pixels = rng.integers(0, 256, (50 + i, 60), dtype=np.uint8)
+        name = f"images/{i}.{'png' if i % 2 else 'jpg'}"
+        picture = Image.fromarray(pixels.astype(np.uint16) * 257) if i % 2 else Image.fromarray(pixels)
+        picture.save(folder / "own" / name)
+        rows.append((f"i{i}", f"p{i // 2}", f"s{i}", name, "PA", i % 3 % 2, rng.choice(["1", "0", "-1", ""])))
+    columns = ["image_id", "subject_id", "study_id", "path", "view", "Nodule", "Mass"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame.to_csv(folder / "own/manifest.csv", index=False)
+    (folder / "own.yaml").write_text(
+        "study: own\naccelerator: cpu\nfindings: [Nodule, Mass]\n"
+        "dataset: {name: own, format: manifest, root: own}\n"
+        "store: {base_resolution_px: 32, shards: 2, max_unreadable_fraction: 0.05}\n"
+        "resolutions_px: [16, 32]\nmodels: [{name: test_resnet}]\n"
+        "split: {folds: 3, validate_fraction: 0.2, combine_fraction: 0.2}\n"
+        "training: {epochs: 1, batch_images: 8, workers: 0}\n"
+    )
+    return frame
+
+
+def test_broken_image_is_quarantined_and_too_many_stop_the_run(tmp_path: Path) -> None:
+    folder = copy_checkout(tmp_path)
+    manifest_study(folder)
+    (folder / "own/images/4.jpg").write_bytes(b"not a picture")
+    result = snakemake(folder, "stores", config="own.yaml")
+    assert result.returncode == 0, result.stdout
+    (quarantine,) = (folder / "results/stores").glob("own-*/base/quarantine.csv")
+    table = pd.read_csv(quarantine)
+    assert table["image_id"].tolist() == ["i4"]
+    assert "cannot be decoded" in table["reason"][0]
+    for name in ("base", "16"):
+        assert len(pd.read_parquet(quarantine.parents[1] / name / "manifest.parquet")) == 29
+
+    (folder / "own/images/7.png").unlink()
+    result = snakemake(folder, "stores", "--forceall", config="own.yaml")
+    assert result.returncode != 0
+    assert "2 of 30 images cannot be used" in result.stdout or "named files are absent" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("Mass", "2", ["manifest.csv line 5", "Mass is '2'", "expected 1, 0, -1"]),
+        ("path", "../elsewhere.jpg", ["manifest.csv line 5", "leads out of dataset.root"]),
+        ("image_id", "i0", ["lines 2 and 5", "'i0' stands twice"]),
+        ("study_id", "s0", ["study s0", "p0 and p1"]),
+        ("split", "training", ["line 5", "'training'", "train, validate"]),
+    ],
+)
+def test_wrong_row_is_named(checkout: Path, tmp_path: Path, column: str, value: str, expected: list[str]) -> None:
+    frame = manifest_study(tmp_path)
+    if column == "split":
+        frame["split"] = ""
+    frame[column] = frame[column].astype(object)
+    frame.loc[3, column] = value
+    frame.to_csv(tmp_path / "own/manifest.csv", index=False)
+    override = f"dataset={{root: {tmp_path / 'own'}}}"
+    result = snakemake(checkout, "targets", "--config", override, config=str(tmp_path / "own.yaml"))
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout
+    assert all(text in result.stdout for text in expected), result.stdout
+
+
+def test_missing_column_is_named(checkout: Path, tmp_path: Path) -> None:
+    manifest_study(tmp_path).drop(columns="view").to_csv(tmp_path / "own/manifest.csv", index=False)
+    override = f"dataset={{root: {tmp_path / 'own'}}}"
+    result = snakemake(checkout, "targets", "--config", override, config=str(tmp_path / "own.yaml"))
+    assert result.returncode != 0
+    assert "there is no column 'view'" in result.stdout
+
+
+def test_truncated_csv_is_named(checkout: Path, tmp_path: Path) -> None:
+    root = tmp_path / "mimic"
+    mimic_csv(root)
+    whole = (root / "mimic-cxr-2.0.0-metadata.csv.gz").read_bytes()
+    assert gzip.decompress(whole)
+    (root / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(whole[: len(whole) // 2])
+    result = snakemake(checkout, "targets", "--config", f"dataset={{root: {root}}}", "study=cut", config=None)
+    assert result.returncode != 0
+    assert "metadata.csv.gz: cannot be read as csv" in result.stdout

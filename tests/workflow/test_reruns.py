@@ -1,0 +1,152 @@
+"""What reruns after a change: a meaning that changed, and nothing else."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .conftest import ROOT, planned, snakemake
+
+Edit = Callable[[str, str, str], None]
+SPANNING = {"compare": 1, "stack": 1, "report": 1}
+LEARNERS = {rule: 4 for rule in ("train", "predict", "evaluate", "erf", "cam")}
+
+
+def test_finished_study_has_nothing_to_do_in_another_folder(study: Path) -> None:
+    result = snakemake(study)
+    assert result.returncode == 0
+    assert "Nothing to be done" in result.stdout
+
+
+def test_every_stage_left_its_files(finished: Path) -> None:
+    results = finished / "results/tiny"
+    learner = results / "learners/test_resnet/48px/fold0-seed0"
+    for name in ("weights.safetensors", "history.csv", "cost.json", "predictions.parquet", "metrics.csv", "erf.csv"):
+        assert (learner / name).stat().st_size > 0, name
+    assert (results / "report/report.html").stat().st_size > 10_000
+    metrics = pd.read_csv(learner / "metrics.csv")
+    assert set(metrics["split"]) == {"validate", "combine", "test"}
+    targets = pd.read_parquet(results / "targets/fold0.parquet")
+    assert (targets.groupby("subject_id")["split"].nunique() == 1).all()
+    weights = pd.read_csv(results / "stacking/weights.csv")
+    assert weights.groupby(["ensemble", "finding"])["weight"].sum().tolist() == pytest.approx([1.0] * 9)
+
+
+def test_touching_every_file_reruns_nothing(study: Path) -> None:
+    touched = 0
+    for folder in ("src", "workflow", "envs", "profiles", "config", "results/tiny/targets", "results/data"):
+        for file in (study / folder).rglob("*"):
+            if file.is_file():
+                file.touch()
+                touched += 1
+    for file in ["Snakefile", "config.yaml", *study.glob("results/tiny/*.parquet"), *study.glob("results/stores/*/*.parquet")]:
+        (study / file).touch()
+    assert touched > 60
+    assert planned(study) == {}
+
+
+def test_table_above_one_megabyte_may_be_touched(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    (tmp_path / "Snakefile").write_text(
+        'rule copy:\n    input: "table"\n    output: "copy"\n    shell: "cp {input} {output}"\n'
+    )
+    (tmp_path / "table").write_bytes(bytes(3_000_000))
+    assert snakemake(tmp_path, config=None).returncode == 0
+    (tmp_path / "table").touch()
+    assert "Nothing to be done" in snakemake(tmp_path, "-n", config=None).stdout
+    (tmp_path / "table").write_bytes(bytes(2_999_999) + b"x")
+    assert planned(tmp_path, config=None) == {"copy": 1}
+
+
+def test_comments_and_docstrings_rerun_nothing(study: Path) -> None:
+    modules = [*(study / "src").rglob("*.py"), *(study / "workflow/scripts").glob("*.py")]
+    assert len(modules) > 30
+    for module in modules:
+        text = module.read_text()
+        assert text.startswith('"""')
+        module.write_text('"""Other words. ' + text[3:] + "\n# one more comment\n")
+    assert planned(study) == {}
+
+
+def test_new_config_key_and_new_data_set_rerun_nothing(study: Path, edit: Edit) -> None:
+    edit("src/cxrscale/config.py", "    epochs: Count = 30\n", "    epochs: Count = 30\n    brand_new: int = 7\n")
+    edit("config.yaml", "  epochs: 30 ", "  brand_new: 8\n  epochs: 30 ")
+    edit("src/cxrscale/config.py", 'Literal["mimic-cxr-jpg", "manifest"]', 'Literal["mimic-cxr-jpg", "manifest", "other"]')
+    shutil.copy(study / "src/cxrscale/datasets/manifest.py", study / "src/cxrscale/datasets/other.py")
+    assert planned(study) == {}
+
+
+def test_how_it_runs_reruns_nothing(study: Path) -> None:
+    changes = "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5}"
+    assert planned(study, "--config", changes) == {}
+
+
+def test_one_more_resolution_leaves_what_exists(study: Path) -> None:
+    jobs = planned(study, "--config", "resolutions_px=[32, 40, 48]")
+    new = {"downscale_shard": 2, "list_shards": 1, **{rule: 2 for rule in LEARNERS}}
+    assert jobs == new | SPANNING
+
+
+def test_label_policy_touches_no_image(study: Path) -> None:
+    jobs = planned(study, "--config", "labels={uncertain: ones}")
+    assert jobs == {"build_targets": 1} | LEARNERS | SPANNING
+
+
+def test_code_of_training_retrains_and_code_of_stacking_does_not(study: Path, edit: Edit) -> None:
+    edit("src/cxrscale/stacking.py", "np.clip(likelihood, 1e-12, None)", "np.clip(likelihood, 1e-13, None)")
+    assert planned(study) == {"stack": 1, "report": 1}
+    edit("src/cxrscale/checkpoint.py", 'SUPERSEDED = "superseded"', 'SUPERSEDED = "replaced"')
+    jobs = planned(study)
+    assert jobs["train"] == 4
+    assert "ingest_shard" not in jobs
+    assert "parse_labels" not in jobs
+
+
+def test_replaced_learner_is_moved_aside_and_comes_back(study: Path) -> None:
+    learner = study / "results/tiny/learners/test_resnet/32px/fold0-seed0"
+    target = f"{learner.relative_to(study)}/weights.safetensors"
+    first = (learner / "weights.safetensors").read_bytes()
+    assert snakemake(study, target, "--config", "training={learning_rate: 0.001}").returncode == 0
+    assert (learner / "weights.safetensors").read_bytes() != first
+    kept = list((learner / "superseded").glob("*/weights.safetensors"))
+    assert [k.read_bytes() for k in kept] == [first]
+    result = snakemake(study, target)
+    assert result.returncode == 0, result.stdout
+    assert (learner / "weights.safetensors").read_bytes() == first
+
+
+def test_killed_training_goes_on_to_the_same_weights(finished: Path, study: Path) -> None:
+    """SIGTERM during a training: exit status 75, then the same weights, to the bit, as without."""
+    learner = "results/tiny/learners/test_resnet/48px/fold0-seed0"
+    for file in (study / learner).iterdir():
+        if file.is_file():
+            file.unlink()
+    shutil.rmtree(study / learner / "kept")
+    first = snakemake(study, f"{learner}/weights.safetensors")
+    assert first.returncode == 0, first.stdout
+    assert (study / learner / "weights.safetensors").read_bytes() == (finished / learner / "weights.safetensors").read_bytes()
+
+
+def test_profiles_repeat_the_rerun_settings() -> None:
+    import yaml
+
+    loaded = [yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")]
+    for key in ("rerun-triggers", "max-checksum-file-size", "rerun-incomplete"):
+        assert loaded[0][key] == loaded[1][key], key
+
+
+def test_another_checkouts_package_is_refused(study: Path, finished: Path) -> None:
+    script = finished / "workflow/scripts/train.py"
+    code = f"from cxrscale.joblog import job\nwith job('x.log', {str(script)!r}): pass"
+    import os
+    import sys
+
+    environment = os.environ | {"PYTHONPATH": str(study / "src")}
+    run = subprocess.run([sys.executable, "-c", code], cwd=study, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert str(finished) in run.stderr
+    assert str(study / "src") in run.stderr
+    assert "Traceback" not in run.stderr
