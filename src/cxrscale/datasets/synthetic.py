@@ -220,10 +220,10 @@ def _anatomy(
         lung_box = (cx - 0.30, cy - 0.27, cx + 0.30, cy + 0.27)
         heart_x = cx + 0.05
     picture -= (0.34 + 0.02 * jitter[3]) * lungs
-    rx = (0.20 if wide_heart else 0.125) * size * (1 + 0.05 * jitter[4])
+    rx = (0.24 if wide_heart else 0.125) * size * (1 + 0.05 * jitter[4])
     ry = 0.15 * size * (1 + 0.05 * jitter[5])
     heart_y = cy + 0.14
-    picture += 0.26 * _soft(_ellipse(x, y, heart_x, heart_y, rx, ry), 0.07) * (0.3 + 0.7 * lungs)
+    picture += 0.30 * _soft(_ellipse(x, y, heart_x, heart_y, rx, ry), 0.07) * (0.3 + 0.7 * lungs)
     ribs = np.cos(2 * np.pi * ((y - 0.35 * (x - cx) ** 2 * 4) / (0.105 * size) + 0.5 * jitter[6]))
     picture += 0.035 * lungs * np.clip(ribs, 0, 1) ** 2
     picture += _tissue(x.shape, rng)

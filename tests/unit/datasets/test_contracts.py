@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrscale.datasets import contracts
+from cxrscale.errors import StudyError
+
+
+def refused(function, *args) -> str:
+    with pytest.raises(StudyError) as error:
+        function(*args)
+    return str(error.value)
+
+
+def test_a_missing_root_is_named(tmp_path):
+    said = refused(contracts.find_source, tmp_path / "nowhere", ["a.csv"])
+    assert f"dataset.root: there is no folder {tmp_path / 'nowhere'}" in said
+    assert str(Path.cwd()) in said
+
+
+def test_a_missing_file_names_all_that_were_looked_for_and_the_first_is_preferred(tmp_path):
+    assert "has no a.csv.gz or a.csv" in refused(contracts.find_source, tmp_path, ["a.csv.gz", "a.csv"])
+    (tmp_path / "a.csv").write_text("x")
+    assert contracts.find_source(tmp_path, ["a.csv.gz", "a.csv"]) == tmp_path / "a.csv"
+    (tmp_path / "a.csv.gz").write_text("x")
+    assert contracts.find_source(tmp_path, ["a.csv.gz", "a.csv"]) == tmp_path / "a.csv.gz"
+
+
+def test_a_missing_column_is_named_with_those_there_are(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,b\n1,2\n")
+    said = refused(contracts.read_csv, path, ["id", "c"])
+    assert f"{path}: there is no column 'c'; it has ['id', 'b']" in said
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8bbroken", b"a,b\n1,2,3,4\n1,2,3\n"])
+def test_a_file_that_is_no_csv_says_so(tmp_path, content):
+    path = tmp_path / ("a.csv.gz" if content.startswith(b"\x1f") else "a.csv")
+    path.write_bytes(content)
+    said = refused(contracts.read_csv, path, ["a"])
+    assert str(path) in said
+
+
+def test_csv_is_text_in_file_order_and_blank_is_null(tmp_path):
+    (tmp_path / "a.csv").write_text("z,id,b\n9,007,NA\n8,1e5,\n")
+    frame = contracts.read_csv(tmp_path / "a.csv", ["id", "b"], optional=["absent"])
+    assert list(frame["id"]) == ["007", "1e5"]
+    assert frame["b"][0] == "NA"
+    assert pd.isna(frame["b"][1])
+    assert frame["absent"].isna().all()
+    assert "z" not in frame
+
+
+def test_labels_are_coded_as_numbers_however_they_are_written():
+    raw = pd.Series(["1.0", "1", " 0", "-1.0", None, "0.0"])
+    got = contracts.parse_labels(raw, Path("f.csv"), "Edema")
+    assert got.equals(pd.Series([1, 1, 0, -1, None, 0], dtype="Int8"))
+
+
+@pytest.mark.parametrize("wrong", ["2", "0.5", "yes", "nan", "-2.0"])
+def test_a_label_outside_the_coding_names_file_line_and_value(wrong):
+    said = refused(contracts.parse_labels, pd.Series(["1", None, wrong, "7"]), Path("f.csv.gz"), "Edema")
+    assert f"f.csv.gz line 4: Edema is {wrong!r}; expected 1, 0, -1 (uncertain) or blank (not mentioned)" in said
+
+
+def test_a_duplicate_names_both_lines():
+    frame = pd.DataFrame({"image_id": ["a", "b", "c", "b"]})
+    said = refused(contracts.check_unique, frame, "image_id", Path("f.csv"))
+    assert "f.csv lines 3 and 5: image_id 'b' stands twice" in said
+    frame = pd.DataFrame({"image_id": ["a", None]})
+    assert "f.csv line 3: image_id is blank" in refused(contracts.check_unique, frame, "image_id", Path("f.csv"))
+
+
+@pytest.mark.parametrize("path", ["../x.jpg", "a/../../x.jpg", "/etc/passwd", "~/x.jpg", "a\\x.jpg", "C:/x.jpg"])
+def test_a_path_that_leads_out_of_the_root_is_refused(path):
+    said = refused(contracts.check_paths, pd.DataFrame({"path": ["files/a..b.jpg", path]}), Path("f.csv"))
+    assert f"f.csv line 3: path {path!r} leads out of dataset.root; expected a path below it" in said
+
+
+def test_a_blank_path_is_refused():
+    said = refused(contracts.check_paths, pd.DataFrame({"path": ["x", None]}), Path("f.csv"))
+    assert "f.csv line 3: path is blank" in said
+
+
+def test_a_study_of_two_patients_is_refused():
+    frame = pd.DataFrame({"study_id": ["s", "s", "t"], "subject_id": ["p2", "p1", "p1"]})
+    said = refused(contracts.check_one_patient_a_study, frame, Path("f.csv"))
+    assert "f.csv: study s belongs to the patients p1 and p2; expected one patient" in said
+
+
+def test_shards_depend_on_the_image_alone_and_fill_evenly():
+    ids = [f"image-{i}" for i in range(4000)]
+    shard, order = contracts.assign_shards(ids, 4)
+    again, order_again = contracts.assign_shards(ids[::-1] + ["new"], 4)
+    assert (again[:4000][::-1] == shard).all()
+    assert (order_again[:4000][::-1] == order).all()
+    assert (np.bincount(shard, minlength=4) > 4000 / 4 - 150).all()  # five standard deviations of a fair draw
+    assert len(np.unique(order)) == 4000
+    assert (order >= 0).all()
+    assert contracts.assign_shards(["02aa804e"], 256)[0][0] == contracts.assign_shards(["02aa804e"], 256)[0][0]
+
+
+def test_the_shard_of_an_image_is_held_constant():
+    """A number written down: stores that exist must be found again by every later version."""
+    shard, order = contracts.assign_shards(["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"], 256)
+    assert (int(shard[0]), int(order[0])) == ("SHARD", "ORDER")

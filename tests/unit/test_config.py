@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cxrscale.config import StudyConfig, load, timm_model_names
+from cxrscale.errors import StudyError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_config_yaml_equals_the_defaults():
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert load(raw) == StudyConfig()
+    assert raw == StudyConfig().model_dump(mode="json")  # every key is written out, with its default
+
+
+def merged(base, over):
+    """As Snakemake lays --configfile over config.yaml."""
+    return base | {k: merged(base[k], v) if isinstance(base.get(k), dict) else v for k, v in over.items()}
+
+
+@pytest.mark.parametrize("file", ["config/demo.yaml", "tests/workflow/tiny.yaml"])
+def test_the_smaller_studies_load(file):
+    raw = merged(yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load((ROOT / file).read_text()))
+    study = load(raw)
+    assert study.accelerator == "cpu"
+    assert study.store.base_resolution_px == max(study.resolutions_px) == study.reference_px
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ({"sedes": [0]}, ["sedes: unknown key", "did you mean 'seeds'?", "expected one of study, accelerator"]),
+        (
+            {"training": {"lerning_rate": 1e-3}},
+            ["training.lerning_rate: unknown key", "did you mean 'learning_rate'?", "expected one of epochs, "],
+        ),
+        (
+            {"models": [{"name": "densenet121", "weight": None}]},
+            ["models.0.weight: unknown key", "did you mean 'weights'?"],
+        ),
+        (
+            {"dataset": {"synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64,
+                                       "planted": {"Edema": {"pattern": "heart", "contrst": 0.1}}}}},
+            ["dataset.synthetic.planted.Edema.contrst: unknown key", "did you mean 'contrast'?"],
+        ),
+        ({"models": [{"name": "densnet121"}]}, ["timm knows no model 'densnet121'", "did you mean 'densenet121'?"]),
+        ({"models": [{"name": "densenet121"}] * 2}, ["models holds a name twice"]),
+        ({"seeds": [1, 1]}, ["seeds: holds a value twice", "got [1, 1]"]),
+        ({"seeds": []}, ["seeds:", "at least 1", "got []"]),
+        ({"resolutions_px": [4096, 256]}, ["holds 4096, above store.base_resolution_px 2048", "4.0 times the disk"]),
+        ({"resolutions_px": [512.5]}, ["resolutions_px.0:", "integer", "got 512.5"]),
+        ({"comparison": {"reference_px": 300}}, ["reference_px is 300", "expected one of resolutions_px [2048, 1024"]),
+        ({"findings": ["Edemma"]}, ["findings holds 'Edemma' (did you mean 'Edema'?)", "expected one of ['Atelect"]),
+        (
+            {"findings": ["Edema"], "labels": {"per_finding": {"Fracture": {"uncertain": "ones"}}}},
+            ["labels.per_finding holds 'Fracture'", "expected one of ['Edema']"],
+        ),
+        ({"findings": ["Edema"], "report": {"findings": ["Pneumonia"]}}, ["report.findings holds 'Pneumonia'"]),
+        ({"labels": {"uncertain": "one"}}, ["labels.uncertain:", "'zeros', 'ones' or 'ignore'", "got 'one'"]),
+        ({"training": {"batch_images": 20}}, ["batch_images (20) must be a multiple of norm_group_images (8)"]),
+        ({"training": {"epochs": "30"}}, ["training.epochs:", "integer", "got '30'"]),
+        ({"split": {"folds": 3, "use_folds": [0, 3]}}, ["use_folds holds 3, but kfold has the folds 0 to 2"]),
+        ({"split": {"method": "official", "use_folds": [1]}}, ["use_folds holds 1, but official has the folds 0 to 0"]),
+        ({"split": {"validate_fraction": 0.5, "combine_fraction": 0.5}}, ["leave nothing to train on"]),
+        (
+            {"dataset": {"format": "manifest", "synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64,
+                                                             "planted": {}}}},
+            ["format must be mimic-cxr-jpg"],
+        ),
+        ({"study": "../elsewhere"}, ["study:", "got '../elsewhere'"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_config_names_key_value_and_choices(raw, said):
+    with pytest.raises(StudyError) as error:
+        load(raw)
+    message = str(error.value)
+    assert message.startswith("the configuration is not usable:\n")
+    for part in said:
+        assert part in message
+
+
+def test_several_mistakes_are_told_at_once():
+    with pytest.raises(StudyError) as error:
+        load({"sedes": [0], "training": {"epochs": 0}, "cam": {"images_per_finding": -1}})
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_manifest_findings_are_the_users_own():
+    study = load({"dataset": {"format": "manifest"}, "findings": ["Scoliosis"]})
+    assert study.findings == ["Scoliosis"]
+    assert load({"findings": None}).findings is None
+
+
+def test_timm_names_are_those_of_timm():
+    import timm
+
+    assert {"densenet121", "efficientnet_b4", "test_resnet"} <= timm_model_names()
+    assert set(timm.list_models()) <= timm_model_names()
+
+
+def test_the_store_is_shared_by_studies_whose_pixels_are_the_same():
+    study = StudyConfig()
+    same = load({"study": "other", "seeds": [1], "resolutions_px": [512], "labels": {"uncertain": "ones"},
+                 "dataset": {"root": "/elsewhere"}})  # fmt: skip
+    assert same.store_name() == study.store_name()
+    others = [{"geometry": "pad"}, {"filter": "area"}, {"jpeg_quality": 75}, {"shards": 8}, {"base_resolution_px": 3000}]
+    names = {load({"store": s}).store_name() for s in others} | {study.store_name()}
+    assert len(names) == 6
