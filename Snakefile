@@ -76,6 +76,7 @@ localrules:
     targets,
     stores,
     learners,
+    fetch_all_weights,
 
 
 # The whole study.
@@ -101,3 +102,9 @@ rule stores:
 rule learners:
     input:
         layout.of_learners("weights.safetensors"),
+
+
+# Initial weights of all models; needs a network where a model names a timm tag.
+rule fetch_all_weights:
+    input:
+        list(initial_weights),

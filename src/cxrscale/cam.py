@@ -33,7 +33,8 @@ def has_exact_cam(model: nn.Module) -> bool:
     pool = getattr(model, "global_pool", None)
     kind = getattr(pool, "pool_type", None)
     classifier = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
-    return kind == "avg" and isinstance(classifier, nn.Linear)
+    # A head with layers between pooling and classifier (MobileNetV3) takes more inputs than there are feature maps.
+    return kind == "avg" and isinstance(classifier, nn.Linear) and classifier.in_features == model.num_features
 
 
 def class_activation_maps(model: nn.Module, x: torch.Tensor, findings: Sequence[int]) -> np.ndarray:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -323,10 +323,16 @@ def _explain(error: ValidationError) -> list[str]:
 
 def _keys_at(where: list[str]) -> list[str]:
     section: Any = StudyConfig
+    place_follows = False
     for part in where:
+        if place_follows:  # the place in a list, or the name in a mapping
+            place_follows = False
+            continue
         fields = getattr(section, "model_fields", {})
         if part not in fields:
             return []
-        kinds = [fields[part].annotation, *getattr(fields[part].annotation, "__args__", ())]
+        annotation = fields[part].annotation
+        place_follows = get_origin(annotation) in (list, dict)
+        kinds = [annotation, *get_args(annotation)]
         section = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
     return list(getattr(section, "model_fields", {}))

@@ -44,6 +44,8 @@ def fetch(model: str, timm_tag: str | None, file: Path | None, sha256: str | Non
 
 
 def _copy(file: Path, target: Path) -> None:
+    if not file.is_file():
+        raise StudyError(f"models.weights.file: there is no file {file}.")
     if file.suffix == ".safetensors":
         shutil.copyfile(file, target)
         return

@@ -73,8 +73,11 @@ def _grouped_batch_norm(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
         )
     groups = []
     for part in x.split(norm.group_images):  # (image, channel, height, width) -> groups of it
+        momentum = norm.momentum
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
+            if momentum is None:  # a plain average, as torch has it
+                momentum = 1 / float(norm.num_batches_tracked)
         groups.append(
             F.batch_norm(
                 part,
@@ -83,7 +86,7 @@ def _grouped_batch_norm(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
                 norm.weight,
                 norm.bias,
                 True,
-                norm.momentum or 0.1,
+                0.0 if momentum is None else momentum,
                 norm.eps,
             )
         )

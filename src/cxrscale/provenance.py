@@ -136,6 +136,8 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 def _canonical(node: Any) -> str:
     """A text of a parse tree that leaves out what is empty, since versions of Python differ in empty fields."""
+    if isinstance(node, ast.JoinedStr):
+        node = ast.JoinedStr(_joined(node.values))
     if isinstance(node, ast.AST):
         fields = (
             f"{name}={_canonical(value)}"
@@ -146,6 +148,17 @@ def _canonical(node: Any) -> str:
     if isinstance(node, list):
         return f"[{','.join(map(_canonical, node))}]"
     return repr(node)
+
+
+def _joined(values: list[ast.expr]) -> list[ast.expr]:
+    """The parts of an f-string, neighbouring texts made one and empty ones left out: Python 3.12 splits them."""
+    parts: list[ast.expr] = []
+    for value in values:
+        if isinstance(value, ast.Constant) and parts and isinstance(parts[-1], ast.Constant):
+            parts[-1] = ast.Constant(str(parts[-1].value) + str(value.value))
+        elif not (isinstance(value, ast.Constant) and value.value == ""):
+            parts.append(value)
+    return parts
 
 
 def code_digest_of(scripts: Path, name: str, modules: Iterable[str] = (), files: Iterable[str | Path] = ()) -> str:

@@ -48,6 +48,11 @@ def split_patients(patients: Sequence[str], settings: SplitSettings, fold: int) 
     """
     ordered = _ordered(patients, settings)
     test = set(np.array_split(np.asarray(ordered, dtype=object), settings.folds)[fold])
+    if not test:
+        raise StudyError(
+            f"split: {len(ordered)} patients cannot fill {settings.folds} folds; fold {fold} has no test patient. "
+            f"Lower split.folds."
+        )
     rest = [p for p in ordered if p not in test]
     return {**dict.fromkeys(test, "test"), **_divide(rest, settings)}
 
@@ -158,8 +163,8 @@ def _check_classes(targets: pd.DataFrame, findings: Sequence[str]) -> None:
     }
     for split in SPLITS:
         rows = targets[targets["split"] == split]
-        if rows.empty:
-            continue
+        if rows.empty and split == "combine":
+            continue  # validate serves as both
         for finding in findings:
             counted = rows.loc[rows[f"mask:{finding}"] == 1, f"target:{finding}"]
             lacking = [name for value, name in ((1, "positive"), (0, "negative")) if not (counted == value).any()]

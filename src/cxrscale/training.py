@@ -373,7 +373,7 @@ def _train_epochs(
                 "train_loss": state.loss_sum / updates_per_epoch,
                 "validation_loss": validation_loss,
                 "validation_auroc": score,
-                "learning_rate": rate,
+                "learning_rate": optimiser.param_groups[0]["lr"],  # a resumed epoch may have no update left
                 "seconds": spent,
                 "images_per_second": (state.images - images_before) / spent,
                 "loader_wait_fraction": (state.wait_s - waited) / spent,

@@ -47,7 +47,7 @@ def test_the_smaller_studies_load(file):
         ),
         ({"models": [{"name": "densnet121"}]}, ["timm knows no model 'densnet121'", "did you mean 'densenet121'?"]),
         ({"models": [{"name": "densenet121"}] * 2}, ["models holds a name twice"]),
-        ({"seeds": [1, 1]}, ["seeds: holds a value twice", "got [1, 1]"]),
+        ({"seeds": [1, 1]}, ["seeds: holds a value twice"]),
         ({"seeds": []}, ["seeds:", "at least 1", "got []"]),
         ({"resolutions_px": [4096, 256]}, ["holds 4096, above store.base_resolution_px 2048", "4.0 times the disk"]),
         ({"resolutions_px": [512.5]}, ["resolutions_px.0:", "integer", "got 512.5"]),
@@ -60,7 +60,7 @@ def test_the_smaller_studies_load(file):
         ({"findings": ["Edema"], "report": {"findings": ["Pneumonia"]}}, ["report.findings holds 'Pneumonia'"]),
         ({"labels": {"uncertain": "one"}}, ["labels.uncertain:", "'zeros', 'ones' or 'ignore'", "got 'one'"]),
         ({"training": {"batch_images": 20}}, ["batch_images (20) must be a multiple of norm_group_images (8)"]),
-        ({"training": {"epochs": "30"}}, ["training.epochs:", "integer", "got '30'"]),
+        ({"training": {"epochs": "many"}}, ["training.epochs:", "integer", "got 'many'"]),
         ({"split": {"folds": 3, "use_folds": [0, 3]}}, ["use_folds holds 3, but kfold has the folds 0 to 2"]),
         ({"split": {"method": "official", "use_folds": [1]}}, ["use_folds holds 1, but official has the folds 0 to 0"]),
         ({"split": {"validate_fraction": 0.5, "combine_fraction": 0.5}}, ["leave nothing to train on"]),
@@ -79,6 +79,12 @@ def test_a_wrong_config_names_key_value_and_choices(raw, said):
     assert message.startswith("the configuration is not usable:\n")
     for part in said:
         assert part in message
+
+
+def test_numbers_may_come_as_text():
+    """YAML 1.1 reads 1e-3 as text, and --config gives text."""
+    study = load(yaml.safe_load("training: {learning_rate: 1e-3, epochs: '4'}"))
+    assert (study.training.learning_rate, study.training.epochs) == (0.001, 4)
 
 
 def test_several_mistakes_are_told_at_once():

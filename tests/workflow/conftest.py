@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).parents[2]
 TINY = "tests/workflow/tiny.yaml"
@@ -47,6 +49,9 @@ def planned(folder: Path, *arguments: str, config: str | None = TINY) -> dict[st
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with the tiny study run to its end. Not to be changed: see `study`."""
     folder = copy_checkout(tmp_path_factory.mktemp("finished"))
+    rgb = timm.create_model("test_resnet", pretrained=False)  # stands for weights trained on colour pictures
+    (folder / "data").mkdir()
+    save_file(rgb.state_dict(), folder / "data/test_resnet.safetensors")
     result = snakemake(folder)
     assert result.returncode == 0, result.stdout
     return folder

@@ -33,8 +33,9 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
             yield normalise(to_float(pixels, device), snakemake.params.mean, snakemake.params.standard_deviation)
 
     name, seed = snakemake.wildcards.model, int(snakemake.wildcards.seed)
-    initial = build_model(name, n_findings, seed, *snakemake.input.get("initial", [])[:1]).to(device)
-    if not snakemake.input.get("initial"):
+    weights = snakemake.input.initial or None
+    initial = build_model(name, n_findings, seed, weights).to(device)
+    if weights is None:
         # Random weights come with batch statistics of nothing; give them those of the images.
         calibrate_batch_norm(initial, batches())
     states = {

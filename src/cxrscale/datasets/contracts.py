@@ -1,6 +1,7 @@
 """The two tables that every data set becomes, and the checks that all parsers share."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -74,15 +75,13 @@ def read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ()) 
         head = list(pd.read_csv(path, nrows=0).columns)
         if missing := [name for name in required if name not in head]:
             raise StudyError(f"{path}: there is no column {missing[0]!r}; it has {head}")
-        frame = pd.read_csv(
-            path,
-            usecols=[c for c in head if c in (*required, *optional)],
-            dtype=str,
-            keep_default_na=False,
-            na_values=[""],
-        )
-    except (OSError, EOFError, ValueError) as error:
+        # All columns and no index: else pandas drops fields too many, or shifts the columns, without a word.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(path, index_col=False, dtype=str, keep_default_na=False, na_values=[""])
+    except (OSError, EOFError, ValueError, pd.errors.ParserWarning) as error:
         raise StudyError(f"{path}: cannot be read as csv: {error}. Fetch the file again.") from error
+    frame = frame[[c for c in head if c in (*required, *optional)]]
     for name in optional:
         if name not in frame:
             frame[name] = None

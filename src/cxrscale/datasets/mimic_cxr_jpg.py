@@ -86,14 +86,26 @@ def read_images(sources: dict[str, Path]) -> pd.DataFrame:
             + "/"
             + meta["dicom_id"]
             + ".jpg",
-            "native_height_px": pd.to_numeric(meta["Rows"]).astype("Int32"),
-            "native_width_px": pd.to_numeric(meta["Columns"]).astype("Int32"),
+            "native_height_px": _pixels(meta["Rows"], sources["metadata"]),
+            "native_width_px": _pixels(meta["Columns"], sources["metadata"]),
             "official_split": meta["dicom_id"].map(split.set_index("dicom_id")["split"]),
         }
     )
     check_paths(frame, sources["metadata"])
     check_one_patient_a_study(frame, sources["metadata"])
     return frame
+
+
+def _pixels(raw: pd.Series, path: Path) -> pd.Series:
+    values = pd.to_numeric(raw, errors="coerce")
+    wrong = raw.notna() & ~(values % 1 == 0)
+    if wrong.any():
+        position = int(wrong.to_numpy().argmax())
+        raise StudyError(
+            f"{path} line {position + 2}: {raw.name} is {raw.iloc[position]!r}; expected a whole number of pixels "
+            f"or blank. Correct the row."
+        )
+    return values.astype("Int32")
 
 
 def read_labels(sources: dict[str, Path], findings: Sequence[str] | None = None) -> pd.DataFrame:

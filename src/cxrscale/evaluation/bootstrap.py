@@ -58,9 +58,12 @@ def joint_intervals(value: np.ndarray, replicates: np.ndarray, confidence: float
 
     value: (estimate,); replicates: (estimate, replicate), paired. Returns lower and upper (estimate,).
     """
-    error = np.nanstd(replicates, axis=1)
+    replicates = replicates[:, ~np.isnan(replicates).any(axis=0)]  # undefined for one, undefined for all
+    if not replicates.shape[1]:
+        return np.full(len(value), np.nan), np.full(len(value), np.nan)
+    error = np.std(replicates, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.where(error[:, None] > 0, np.abs(replicates - value[:, None]) / error[:, None], 0.0)
-    largest = np.nanmax(deviation, axis=0)  # (replicate,)
-    width = np.nanquantile(largest, confidence) * error
+    largest = np.max(deviation, axis=0)  # (replicate,)
+    width = np.quantile(largest, confidence) * error
     return value - width, value + width

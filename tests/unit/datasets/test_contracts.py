@@ -35,12 +35,17 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path):
     assert f"{path}: there is no column 'c'; it has ['id', 'b']" in said
 
 
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8bbroken", b"a,b\n1,2,3,4\n1,2,3\n"])
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8bbroken", b"a,b\n1,2,3,4\n1,2,3\n", b"a,b\n1,2\n1,2,3\n"])
 def test_a_file_that_is_no_csv_says_so(tmp_path, content):
     path = tmp_path / ("a.csv.gz" if content.startswith(b"\x1f") else "a.csv")
     path.write_bytes(content)
     said = refused(contracts.read_csv, path, ["a"])
     assert str(path) in said
+
+
+def test_a_comma_at_the_end_of_each_line_shifts_no_column(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,2,\n3,4,\n")
+    assert contracts.read_csv(tmp_path / "a.csv", ["b"])["b"].tolist() == ["2", "4"]
 
 
 def test_csv_is_text_in_file_order_and_blank_is_null(tmp_path):
@@ -105,4 +110,4 @@ def test_shards_depend_on_the_image_alone_and_fill_evenly():
 def test_the_shard_of_an_image_is_held_constant():
     """A number written down: stores that exist must be found again by every later version."""
     shard, order = contracts.assign_shards(["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"], 256)
-    assert (int(shard[0]), int(order[0])) == ("SHARD", "ORDER")
+    assert (int(shard[0]), int(order[0])) == (69, 8_066_998_994_292_357_790)
