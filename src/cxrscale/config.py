@@ -280,7 +280,8 @@ def _nearest(word: str, choices: Any) -> str:
 def load(raw: Mapping[str, Any]) -> StudyConfig:
     """Check a configuration and fill in defaults.
 
-    raw: what YAML gave; values within lists and mappings of `--config` come as text and are converted. Raises StudyError whose lines name each wrong key, the value and what was expected.
+    raw: what YAML gave; values within lists and mappings of `--config` come as text and are converted.
+    Raises StudyError whose lines name each wrong key, the value and what was expected.
     """
     try:
         study = StudyConfig.model_validate(_with_nulls(dict(raw)))

@@ -1,4 +1,4 @@
-"""Writes docs/contracts.md from the declarations of the tables: python -m cxrscale.contracts_page > docs/contracts.md"""
+"""Writes docs/contracts.md from the declarations: python -m cxrscale.contracts_page > docs/contracts.md"""
 
 from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES, LABELS
@@ -33,10 +33,10 @@ def page() -> str:
     lines = [
         "# Contracts between stages",
         "",
-        "Each stage reads the files of the stage before and nothing else. This page is written from the declarations in",
-        "the code (`python -m cxrscale.contracts_page`), and a table that breaks its declaration is refused when it is",
-        "written and when it is read. `<learner>` is",
-        "`results/<study>/learners/<model>/<resolution>px/fold<k>-seed<s>`; a column with `{finding}` stands once a finding.",
+        "Each stage reads the files of the stage before and nothing else. This page is written from the code",
+        "(`python -m cxrscale.contracts_page`), and a table that breaks its declaration is refused when it is written",
+        "and when it is read. `<learner>` is `results/<study>/learners/<model>/<resolution>px/fold<k>-seed<s>`;",
+        "a column with `{finding}` stands once a finding.",
         "A csv holds null as an empty field.",
         "",
     ]
@@ -51,10 +51,10 @@ def page() -> str:
         "| `<store>/<base or resolution>/shard-NNNNN.parquet` | `image_id`, `jpeg` (grey, 8 bits), `native_height_px`,"
         " `native_width_px`; uncompressed, plain encoding, 32 rows a row group |",
         "| `<learner>/weights.safetensors` | the state dict of the best epoch |",
-        "| `<learner>/history.csv` | a row an epoch: losses, mean validation AUROC, learning rate, images/s, loader wait |",
-        "| `<learner>/cost.json` | seconds, images/s, peak memory, device, best epoch, converged, settings, versions |",
+        "| `<learner>/history.csv` | a row an epoch: losses, validation AUROC, learning rate, images/s, loader wait |",
+        "| `<learner>/cost.json` | seconds, images/s, peak memory, device, best epoch, settings, versions |",
         "| `<learner>/erf.npz` | maps `initial` and `trained`, float32 (height_px, width_px), sum 1 |",
-        "| `<learner>/cam.npz` | `finding`, `image_id`, `maps` (image, rows, columns), `pictures` (image, height, width) |",
+        "| `<learner>/cam.npz` | `finding`, `image_id`, `maps` (image, row, column), `pictures` (image, y, x) |",
         "| `<learner>/kept/`, `superseded/` | finished learners by digest, see reruns.md |",
     ]
     return "\n".join(lines)

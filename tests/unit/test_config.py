@@ -111,6 +111,12 @@ def test_the_store_is_shared_by_studies_whose_pixels_are_the_same():
     same = load({"study": "other", "seeds": [1], "resolutions_px": [512], "labels": {"uncertain": "ones"},
                  "dataset": {"root": "/elsewhere"}})  # fmt: skip
     assert same.store_name() == study.store_name()
-    others = [{"geometry": "pad"}, {"filter": "area"}, {"jpeg_quality": 75}, {"shards": 8}, {"base_resolution_px": 3000}]
+    others = [
+        {"geometry": "pad"},
+        {"filter": "area"},
+        {"jpeg_quality": 75},
+        {"shards": 8},
+        {"base_resolution_px": 3000},
+    ]
     names = {load({"store": s}).store_name() for s in others} | {study.store_name()}
     assert len(names) == 6

@@ -31,9 +31,7 @@ def build(labels, images, settings=SplitSettings(), fold=0, views=None, findings
 def test_test_folds_are_those_of_scikit_learn(folds):
     expected = [[PATIENTS[i] for i in test] for _, test in KFold(folds).split(PATIENTS)]
     settings = SplitSettings(folds=folds)
-    got = [
-        [p for p in PATIENTS if split_patients(PATIENTS, settings, fold)[p] == "test"] for fold in range(folds)
-    ]
+    got = [[p for p in PATIENTS if split_patients(PATIENTS, settings, fold)[p] == "test"] for fold in range(folds)]
     assert got == expected
     assert sorted(sum(got, [])) == PATIENTS  # each patient is tested once
 

@@ -42,7 +42,9 @@ def planned(folder: Path, *arguments: str, config: str | None = TINY) -> dict[st
     if "Nothing to be done" in result.stdout:
         return {}
     table = result.stdout.split("Job stats:")[1]
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M) if rule not in ("total", "all")}
+    return {
+        rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M) if rule not in ("total", "all")
+    }
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,9 @@ def mimic_csv(root: Path, patients: int = 60) -> int:
     common = pd.DataFrame({"dicom_id": dicom, "subject_id": subject, "study_id": study})
     views = rng.choice(["AP", "PA", "LATERAL", ""], len(images))
     root.mkdir(parents=True)
-    common.assign(ViewPosition=views, Rows=3056, Columns=2544).to_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz", index=False)
+    common.assign(ViewPosition=views, Rows=3056, Columns=2544).to_csv(
+        root / "mimic-cxr-2.0.0-metadata.csv.gz", index=False
+    )
     common.assign(split="train").to_csv(root / "mimic-cxr-2.0.0-split.csv.gz", index=False)
     studies = common.drop_duplicates("study_id")[["subject_id", "study_id"]].reset_index(drop=True)
     labels = pd.DataFrame(

@@ -12,7 +12,7 @@ from .conftest import ROOT, planned, snakemake
 
 Edit = Callable[[str, str, str], None]
 SPANNING = {"compare": 1, "stack": 1, "report": 1}
-LEARNERS = {rule: 4 for rule in ("train", "predict", "evaluate", "erf", "cam")}
+LEARNERS = dict.fromkeys(("train", "predict", "evaluate", "erf", "cam"), 4)
 
 
 def test_finished_study_has_nothing_to_do_in_another_folder(study: Path) -> None:
@@ -42,7 +42,12 @@ def test_touching_every_file_reruns_nothing(study: Path) -> None:
             if file.is_file():
                 file.touch()
                 touched += 1
-    for file in ["Snakefile", "config.yaml", *study.glob("results/tiny/*.parquet"), *study.glob("results/stores/*/*.parquet")]:
+    for file in [
+        "Snakefile",
+        "config.yaml",
+        *study.glob("results/tiny/*.parquet"),
+        *study.glob("results/stores/*/*.parquet"),
+    ]:
         (study / file).touch()
     assert touched > 60
     assert planned(study) == {}
@@ -74,7 +79,11 @@ def test_comments_and_docstrings_rerun_nothing(study: Path) -> None:
 def test_new_config_key_and_new_data_set_rerun_nothing(study: Path, edit: Edit) -> None:
     edit("src/cxrscale/config.py", "    epochs: Count = 30\n", "    epochs: Count = 30\n    brand_new: int = 7\n")
     edit("config.yaml", "  epochs: 30 ", "  brand_new: 8\n  epochs: 30 ")
-    edit("src/cxrscale/config.py", 'Literal["mimic-cxr-jpg", "manifest"]', 'Literal["mimic-cxr-jpg", "manifest", "other"]')
+    edit(
+        "src/cxrscale/config.py",
+        'Literal["mimic-cxr-jpg", "manifest"]',
+        'Literal["mimic-cxr-jpg", "manifest", "other"]',
+    )
     shutil.copy(study / "src/cxrscale/datasets/manifest.py", study / "src/cxrscale/datasets/other.py")
     assert planned(study) == {}
 
@@ -86,7 +95,7 @@ def test_how_it_runs_reruns_nothing(study: Path) -> None:
 
 def test_one_more_resolution_leaves_what_exists(study: Path) -> None:
     jobs = planned(study, "--config", "resolutions_px=[32, 40, 48]")
-    new = {"downscale_shard": 2, "list_shards": 1, **{rule: 2 for rule in LEARNERS}}
+    new = {"downscale_shard": 2, "list_shards": 1, **dict.fromkeys(LEARNERS, 2)}
     assert jobs == new | SPANNING
 
 
@@ -127,7 +136,9 @@ def test_killed_training_goes_on_to_the_same_weights(finished: Path, study: Path
     shutil.rmtree(study / learner / "kept")
     first = snakemake(study, f"{learner}/weights.safetensors")
     assert first.returncode == 0, first.stdout
-    assert (study / learner / "weights.safetensors").read_bytes() == (finished / learner / "weights.safetensors").read_bytes()
+    assert (study / learner / "weights.safetensors").read_bytes() == (
+        finished / learner / "weights.safetensors"
+    ).read_bytes()
 
 
 def test_profiles_repeat_the_rerun_settings() -> None:

@@ -162,7 +162,10 @@ def test_a_size_that_is_no_number_names_file_line_and_value(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"labels": {"51": ("10000032", {"Edema": "2.0"})}}, "chexpert.csv.gz line 2: Edema is '2.0'; expected 1, 0, -"),
+        (
+            {"labels": {"51": ("10000032", {"Edema": "2.0"})}},
+            "chexpert.csv.gz line 2: Edema is '2.0'; expected 1, 0, -",
+        ),
         ({"findings": CHEXPERT_FINDINGS[1:]}, "chexpert.csv.gz: there is no column 'Atelectasis'; it has"),
         ({"labels": {"51": ("1", {})}}, "no study of .* has an image in .*metadata.csv.gz"),
     ],

@@ -1,0 +1,150 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from cxrscale.errors import StudyError
+from cxrscale.models import (
+    GroupedBatchNorm2d,
+    GroupedBatchNormAct2d,
+    build_model,
+    calibrate_batch_norm,
+    feature_map,
+    group_batch_norm,
+    load_learner,
+    save_weights,
+)
+
+
+def features(n=16, channels=3, seed=0):
+    return torch.randn(n, channels, 5, 4, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+
+
+def grouped(group, kind=nn.BatchNorm2d):
+    torch.manual_seed(0)
+    model = nn.Sequential(kind(3))
+    nn.init.normal_(model[0].weight)
+    nn.init.normal_(model[0].bias)
+    return group_batch_norm(model, group)
+
+
+def test_a_model_takes_grey_and_gives_a_logit_a_finding_fixed_by_the_seed():
+    x = torch.rand(2, 1, 32, 32)
+    first, same, other = (build_model("test_resnet", 3, seed).eval() for seed in (1, 1, 2))
+    assert first(x).shape == (2, 3)
+    assert torch.equal(first(x), same(x))
+    assert not torch.equal(first(x), other(x))
+
+
+def test_the_first_convolution_of_imagenet_weights_is_summed_over_rgb(tmp_path):
+    import timm
+
+    source = timm.create_model("test_resnet", pretrained=False, in_chans=3)  # 1000 classes
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    model, own = build_model("test_resnet", 3, 0, tmp_path / "w.safetensors"), source.state_dict()
+    state = model.state_dict()
+    first = next(k for k, v in own.items() if v.ndim == 4)
+    assert torch.allclose(state[first], own[first].sum(dim=1, keepdim=True), atol=1e-6)
+    others = [k for k in own if k != first and not k.startswith("fc")]
+    assert len(others) > 20
+    assert all(torch.equal(state[k], own[k]) for k in others)
+    assert state["fc.weight"].shape[0] == 3
+    # A grey picture gives the same features as it would in all three channels.
+    x = torch.rand(1, 1, 32, 32)
+    grey = model.eval().forward_features(x)
+    assert torch.allclose(grey, source.eval().forward_features(x.expand(1, 3, 32, 32)), atol=1e-4)
+
+
+def test_unknown_models_and_weights_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(StudyError, match="models: no_such_model cannot be made"):
+        build_model("no_such_model", 3, 0)
+    save_file({"conv.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(StudyError, match=r"test_resnet with .*w.safetensors cannot be made"):
+        build_model("test_resnet", 3, 0, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
+def test_one_group_is_plain_batch_norm(kind):
+    torch.manual_seed(0)
+    plain = nn.Sequential(kind(3))
+    nn.init.normal_(plain[0].weight)
+    nn.init.normal_(plain[0].bias)
+    ours = grouped(8, kind)
+    for step in range(3):
+        x = features(8, seed=step)
+        assert torch.allclose(ours.train()(x), plain.train()(x), atol=1e-6)
+    assert torch.allclose(ours[0].running_mean, plain[0].running_mean)
+    assert torch.allclose(ours[0].running_var, plain[0].running_var)
+    assert int(ours[0].num_batches_tracked) == int(plain[0].num_batches_tracked) == 3
+    assert torch.allclose(ours.eval()(x), plain.eval()(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
+def test_the_micro_batch_changes_neither_output_nor_running_statistics(kind):
+    x, outputs, states = features(16), [], []
+    for micro in (4, 8, 16):
+        norm = grouped(4, kind).train()
+        outputs.append(torch.cat([norm(part) for part in x.split(micro)]))
+        states.append(norm.state_dict())
+    assert len(outputs) == 3
+    assert all(torch.equal(out, outputs[0]) for out in outputs)
+    for state in states:
+        assert all(torch.equal(state[k], states[0][k]) for k in state)
+    assert int(states[0]["0.num_batches_tracked"]) == 4
+
+
+def test_each_group_is_normalised_by_itself():
+    norm = group_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), 4).train()
+    out = norm(features(12) + torch.arange(12).view(-1, 1, 1, 1) // 4 * 100.0)
+    means = out.view(3, 4, 3, 20).mean(dim=(1, 3))  # (group, channel)
+    assert means.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "kind"), [("test_resnet", nn.BatchNorm2d), ("test_efficientnet", BatchNormAct2d)])
+def test_conversion_covers_every_norm_of_timm_and_keeps_the_weights(name, kind):
+    model = build_model(name, 2, 0)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    n = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    group_batch_norm(model, 4)
+    ours = [m for m in model.modules() if type(m) in (GroupedBatchNorm2d, GroupedBatchNormAct2d)]
+    assert len(ours) == n > 3
+    assert not any(type(m) in (nn.BatchNorm2d, BatchNormAct2d) for m in model.modules())
+    assert any(isinstance(m, kind) for m in ours)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[k], before[k]) for k in before)
+    plain = build_model(name, 2, 0).eval()
+    x = torch.rand(2, 1, 32, 32)
+    assert torch.allclose(model.eval()(x), plain(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("group", [None, 4])
+def test_calibration_sets_the_mean_over_the_batches(group):
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    if group:
+        group_batch_norm(model, group)
+    batches = [features(4, seed=s) for s in range(3)]
+    calibrate_batch_norm(model, batches)
+    expected = torch.stack([b.mean(dim=(0, 2, 3)) for b in batches]).mean(dim=0)
+    assert torch.allclose(model[0].running_mean, expected, atol=1e-5)
+    assert model[0].momentum == 0.1
+    assert not model.training
+
+
+def test_a_saved_learner_is_loaded_and_another_is_refused(tmp_path):
+    model = build_model("test_resnet", 2, 5).eval()
+    save_weights(model, tmp_path / "w.safetensors")
+    save_weights(model, tmp_path / "again.safetensors")
+    assert (tmp_path / "w.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+    x = torch.rand(1, 1, 32, 32)
+    assert torch.equal(load_learner("test_resnet", 2, tmp_path / "w.safetensors", torch.device("cpu"))(x), model(x))
+    with pytest.raises(StudyError, match="w.safetensors does not hold test_resnet with 3 findings"):
+        load_learner("test_resnet", 3, tmp_path / "w.safetensors", torch.device("cpu"))
+
+
+def test_a_transformer_has_no_feature_map():
+    assert feature_map(build_model("test_resnet", 2, 0), torch.rand(1, 1, 32, 32)).ndim == 4
+    vit = build_model("test_vit", 2, 0)
+    with pytest.raises(StudyError, match=r"VisionTransformer gives features of shape .*need \(image, channel, height"):
+        feature_map(vit, torch.rand(1, 1, *vit.patch_embed.img_size))

@@ -1,0 +1,284 @@
+import csv
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cxrscale import training
+from cxrscale.augmentation import image_keys
+from cxrscale.errors import StudyError
+from cxrscale.models import build_model, group_batch_norm, load_learner
+from cxrscale.training import (
+    INTERRUPTED_STATUS,
+    OUTPUTS,
+    Interrupted,
+    TrainingSettings,
+    learning_rate_at,
+    masked_loss,
+    mean_auroc,
+    run_as_job,
+    select_examples,
+    train_learner,
+)
+
+#: 32 images to train on: four updates an epoch.
+SETTINGS = TrainingSettings(
+    epochs=2, batch_images=8, norm_group_images=4, optimiser="adam", learning_rate=2e-3, weight_decay=0.0,
+    schedule="cosine", flip_probability=0.5, rotation_degrees=15.0, mean=0.4, standard_deviation=0.2,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def train(small_store, reader):
+    def run(folder, settings=SETTINGS, **changed):
+        arguments = {
+            "folder": folder, "model_name": "test_resnet", "resolution_px": 32, "seed": 1, "settings": settings,
+            "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs", "device": CPU,
+            "micro_batch_images": 8, "workers": 0, "checkpoint_s": 1000.0,
+        }  # fmt: skip
+        train_learner(**(arguments | changed))
+
+    return run
+
+
+def history(folder, without=("seconds", "images_per_second", "loader_wait_fraction")):
+    """The history without what depends on the clock."""
+    with (folder / "history.csv").open() as handle:
+        return [{k: float(v) for k, v in row.items() if k not in without} for row in csv.DictReader(handle)]
+
+
+def weights(folder) -> bytes:
+    return (folder / "weights.safetensors").read_bytes()
+
+
+def stop_after(monkeypatch, *updates):
+    """Send this process a SIGTERM in the middle of the run's updates of these numbers, from 1."""
+    original, done = training._update, []
+
+    def update(*args):
+        loss = original(*args)
+        done.append(1)
+        if len(done) in updates:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(training, "_update", update)
+    return done
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_store, tmp_path_factory):
+    """A learner trained in one go."""
+    from cxrscale.store.reader import StoreReader
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train_learner(
+        folder=folder, model_name="test_resnet", resolution_px=32, seed=1, settings=SETTINGS,
+        targets=small_store.targets, store=StoreReader(small_store.folder), weights=None, inputs_digest="inputs",
+        device=CPU, micro_batch_images=8, workers=0, checkpoint_s=1000.0,
+    )  # fmt: skip
+    return folder
+
+
+def test_masked_loss_by_hand():
+    """Logit 0 costs ln 2; logit ln 3 costs ln(4/3) as a positive, ln 4 as a negative; the last one is ignored."""
+    logits = torch.tensor([[0.0, math.log(3)], [math.log(3), 50.0]])
+    target, mask = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    expected = (math.log(2) + math.log(4 / 3) + math.log(4)) / 3
+    assert float(masked_loss(logits, target, mask, 3.0)) == pytest.approx(expected, rel=1e-6)
+    parts = [masked_loss(logits[i : i + 1], target[i : i + 1], mask[i : i + 1], 3.0) for i in range(2)]
+    assert float(sum(parts)) == pytest.approx(expected, rel=1e-6)
+    assert float(masked_loss(logits, target, mask * 0, 0.0)) == 0.0
+
+
+def test_learning_rates_by_hand():
+    rates = [learning_rate_at(SETTINGS, u, 8) for u in (0, 4, 8)]
+    assert rates == pytest.approx([2e-3, 1e-3, 0.0])
+    assert learning_rate_at(replace(SETTINGS, schedule="constant"), 7, 8) == 2e-3
+
+
+def test_mean_auroc_leaves_out_findings_of_one_class_and_masked_images():
+    logits = np.array([[0.1, 5, 1], [0.2, 6, 2], [0.3, 7, 3], [0.4, 8, 4.0]])
+    target = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0], [1, 1, 1.0]])
+    mask = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1.0]])
+    assert mean_auroc(logits, target, mask) == pytest.approx((0.75 + 1.0) / 2)
+    assert math.isnan(mean_auroc(logits[:, 1:2], target[:, 1:2], mask[:, 1:2]))
+
+
+def test_examples_are_those_of_the_split_in_the_stores_order(small_store, reader):
+    targets = small_store.targets.sample(frac=1, random_state=0)
+    absent = targets.iloc[:1].assign(image_id="quarantined", split="train")
+    import pandas as pd
+
+    examples = select_examples(pd.concat([targets, absent]), reader, "train")
+    assert len(examples) == 32
+    assert (np.diff(examples.rows) > 0).all()
+    by_id = small_store.targets.set_index("image_id")
+    assert (reader.rows(list(examples.image_id)) == examples.rows).all()
+    assert examples.target[:, 0].tolist() == by_id["target:Bright"][examples.image_id].tolist()
+    assert (examples.keys == image_keys(list(examples.image_id))).all()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(small_store, reader, name):
+    examples = select_examples(small_store.targets, reader, "train")
+    pixels = torch.stack([torch.from_numpy(reader.pixels(int(r))) for r in examples.rows[:16]])[:, None]
+    examples.mask[3, 0] = 0
+    gradients, losses = [], []
+    for micro in (4, 8, 16):
+        model = group_batch_norm(build_model(name, 2, 0), 4).train()
+        loaded = [training.to_float(part, CPU) for part in pixels.split(micro)]
+        losses.append(
+            training._update(
+                model, training.make_optimiser(model, SETTINGS), SETTINGS, loaded, examples.keys[:16],
+                examples.target[:16], examples.mask[:16], micro, 0, 0, 1e-3, examples.image_id[:16],
+            )
+        )  # fmt: skip
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    assert gradients[0].norm() > 0.01
+    for gradient in gradients[1:]:
+        assert (gradient - gradients[0]).norm() < 1e-4 * gradients[0].norm()
+
+
+def test_a_training_writes_weights_history_and_cost(undisturbed, small_store, reader):
+    assert {p.name for p in undisturbed.iterdir()} == {*OUTPUTS, "kept"}
+    rows = history(undisturbed)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[-1]["learning_rate"] == pytest.approx(2e-3 * 0.5 * (1 + math.cos(math.pi * 7 / 8)))
+    cost = json.loads((undisturbed / "cost.json").read_text())
+    assert cost["images"] == 2 * 32
+    assert cost["train_images"] == 32
+    assert cost["interruptions"] == 0
+    assert cost["threads"] == 1
+    assert cost["identity"]["settings"]["batch_images"] == 8
+    best = max(rows, key=lambda row: row["validation_auroc"])
+    assert cost["best_epoch"] == best["epoch"]
+    assert cost["best_validation_auroc"] == pytest.approx(best["validation_auroc"])
+    assert cost["converged"] == (best["epoch"] == 1)
+    # The weights are those of the best epoch: their AUROC is the one that history states.
+    model = load_learner("test_resnet", 2, undisturbed / "weights.safetensors", CPU)
+    examples = select_examples(small_store.targets, reader, "validate")
+    logits = training.predict_logits(model, reader, examples.rows, 0.4, 0.2, CPU, 3, 0)
+    assert mean_auroc(logits, examples.target.numpy(), examples.mask.numpy()) == pytest.approx(best["validation_auroc"])
+
+
+def test_what_can_be_seen_is_learned(train, tmp_path, small_store, reader):
+    train(tmp_path, replace(SETTINGS, epochs=8, learning_rate=5e-3))
+    model = load_learner("test_resnet", 2, tmp_path / "weights.safetensors", CPU)
+    examples = select_examples(small_store.targets, reader, "test")
+    logits = training.predict_logits(model, reader, examples.rows, 0.4, 0.2, CPU, 8, 0)
+    assert mean_auroc(logits[:, :1], examples.target[:, :1].numpy(), examples.mask[:, :1].numpy()) == 1.0
+
+
+@pytest.mark.parametrize("stops", [[2], [4], [1, 5], [7]], ids=str)
+def test_an_interrupted_training_goes_on_to_the_same_result_to_the_bit(
+    train, undisturbed, tmp_path, monkeypatch, stops
+):
+    """Four updates an epoch: a stop in its middle, at its very end, in both epochs, before the last update."""
+    done = stop_after(monkeypatch, *stops)
+    for stop in stops:
+        with pytest.raises(Interrupted, match="SIGTERM: checkpoint written"):
+            train(tmp_path)
+        assert len(done) == stop
+        assert (tmp_path / "checkpoint.pt").is_file()
+        torch.manual_seed(99)  # a new process starts with another random state
+    train(tmp_path)
+    assert len(done) == 8
+    assert weights(tmp_path) == weights(undisturbed)
+    assert history(tmp_path) == history(undisturbed)
+    assert json.loads((tmp_path / "cost.json").read_text())["interruptions"] == len(stops)
+    assert json.loads((tmp_path / "cost.json").read_text())["images"] == 64
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undisturbed, tmp_path, monkeypatch):
+    original, calls = training._update, []
+
+    def update(*args):
+        calls.append(1)
+        if len(calls) == 7:
+            raise MemoryError
+        return original(*args)
+
+    monkeypatch.setattr(training, "_update", update)
+    with pytest.raises(MemoryError):
+        train(tmp_path, checkpoint_s=0.0)  # a checkpoint after every update
+    train(tmp_path)
+    assert len(calls) == 6 + 1 + 2
+    assert weights(tmp_path) == weights(undisturbed)
+
+
+def test_the_same_training_is_brought_back_and_another_one_supersedes_it(train, tmp_path, monkeypatch):
+    one = replace(SETTINGS, epochs=1)
+    train(tmp_path, one)
+    first = weights(tmp_path)
+    for name in OUTPUTS:
+        (tmp_path / name).unlink()
+    done = stop_after(monkeypatch)
+    train(tmp_path, one)
+    assert done == []
+    assert weights(tmp_path) == first
+    train(tmp_path, one, seed=2)
+    assert len(done) == 4
+    assert weights(tmp_path) != first
+    superseded = list((tmp_path / "superseded").glob("*/weights.safetensors"))
+    assert [p.read_bytes() for p in superseded] == [first]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"inputs_digest": "other data"}, {"seed": 2}, {"settings": replace(SETTINGS, learning_rate=1e-3)}],
+    ids=["data or code", "seed", "settings"],
+)
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(train, tmp_path, monkeypatch, changed):
+    done = stop_after(monkeypatch, 2, 3)
+    with pytest.raises(Interrupted):
+        train(tmp_path)
+    with pytest.raises(Interrupted):
+        train(tmp_path, **changed)
+    assert len(done) == 3  # it began anew
+    assert len(list((tmp_path / "superseded").glob("*/checkpoint.pt"))) == 1
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=False)["state"]["update"] == 1
+
+
+def test_too_few_images_are_refused(train, tmp_path, small_store):
+    with pytest.raises(StudyError, match="32 images to train on and 8 to validate on, in batches of 40: too few"):
+        train(tmp_path, replace(SETTINGS, batch_images=40))
+    nothing = small_store.targets.replace({"split": {"validate": "test"}})
+    with pytest.raises(StudyError, match="and 0 to validate on"):
+        train(tmp_path, targets=nothing)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_images(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "normalise", lambda x, *_: x * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1; .*Images of the batch: image\d\d, "):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize(("wanted", "micro"), [(1, 8), (8, 8), (20, 16), (48, 24), (64, 48)])
+def test_micro_batches_are_whole_groups_that_divide_the_batch(wanted, micro):
+    assert training._micro_batch(wanted, replace(SETTINGS, batch_images=48, norm_group_images=8)) == micro
+
+
+def test_an_interruption_ends_the_process_with_its_own_status():
+    def interrupted():
+        raise Interrupted("SIGTERM")
+
+    with pytest.raises(SystemExit) as ended:
+        run_as_job(interrupted)
+    assert ended.value.code == INTERRUPTED_STATUS == 75
+
+
+def test_signals_are_as_before_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with training.StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop.signal == signal.SIGUSR1
+    assert signal.getsignal(signal.SIGTERM) is before
