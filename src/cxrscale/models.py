@@ -25,15 +25,34 @@ def build_model(name: str, n_findings: int, seed: int, weights: str | Path | Non
     """
     torch.manual_seed(seed)
     try:
+        random = timm.create_model(name, pretrained=False, in_chans=1, num_classes=n_findings)
         if weights is None:
-            return timm.create_model(name, pretrained=False, in_chans=1, num_classes=n_findings)
+            return random
         overlay = {"file": str(weights)}
-        return timm.create_model(
+        torch.manual_seed(seed)
+        model = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=n_findings
         )
     except RuntimeError as error:
         what = f"{name} with {weights}" if weights else name
         raise StudyError(f"models: {what} cannot be made: {error}") from error
+    _check_loaded(model, random, name, weights)
+    return model
+
+
+def _check_loaded(model: nn.Module, random: nn.Module, name: str, weights: str | Path) -> None:
+    """Raise StudyError if a weight is still the random one of the same seed: timm passes over names that it lacks."""
+    classifiers = model.pretrained_cfg["classifier"]  # type: ignore[index]
+    prefixes = tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers or []))
+    before = random.state_dict()
+    drawn = {k: v for k, v in model.state_dict().items() if v.ndim > 1 and before[k].std() > 0}
+    drawn = {k: v for k, v in drawn.items() if not k.startswith(prefixes)}
+    lacking = [k for k, v in drawn.items() if torch.equal(v, before[k])]
+    if lacking:
+        raise StudyError(
+            f"models: {name} with {weights} cannot be made: the file lacks {len(lacking)} of the {len(drawn)} weight "
+            f"tensors, {lacking[0]} first. Name the weights of this very network in models.weights.file."
+        )
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):

@@ -85,7 +85,7 @@ def select_examples(targets: pd.DataFrame, store: StoreReader, split: str) -> Ex
     """The images of a split that the store holds, in the store's order. Quarantined images are not in the store."""
     findings = TARGETS.findings(targets.columns)
     chosen = targets[targets["split"] == split]
-    chosen = chosen[chosen["image_id"].map(store.__contains__)]
+    chosen = chosen[chosen["image_id"].map(store.__contains__).astype(bool)]
     rows = store.rows(list(chosen["image_id"]))
     chosen, rows = chosen.iloc[np.argsort(rows)], np.sort(rows)
 

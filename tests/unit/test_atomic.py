@@ -18,9 +18,14 @@ def test_a_file_is_replaced_whole_and_its_folder_is_made(tmp_path):
 def test_an_exception_leaves_the_old_file_and_no_temporary(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), atomic.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("half way")
+
+    def write_half() -> None:
+        with atomic.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 

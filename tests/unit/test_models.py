@@ -60,7 +60,17 @@ def test_unknown_models_and_weights_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(StudyError, match="models: no_such_model cannot be made"):
         build_model("no_such_model", 3, 0)
     save_file({"conv.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(StudyError, match=r"test_resnet with .*w.safetensors cannot be made"):
+    with pytest.raises(
+        StudyError, match=r"test_resnet with .*w.safetensors cannot be made: the file lacks (\d+) of the \1 "
+    ):
+        build_model("test_resnet", 3, 0, tmp_path / "w.safetensors")
+    state = build_model("test_resnet", 3, 0).state_dict()
+    lost = [k for k, v in state.items() if v.ndim == 4][1]
+    save_file({k: v + 1 for k, v in state.items() if k != lost}, tmp_path / "w.safetensors")
+    with pytest.raises(StudyError, match=rf"the file lacks 1 of the \d+ weight tensors, {lost} first"):
+        build_model("test_resnet", 3, 0, tmp_path / "w.safetensors")
+    save_file(state | {lost: torch.zeros(1, 1, 1, 1)}, tmp_path / "w.safetensors")
+    with pytest.raises(StudyError, match=rf"cannot be made: .*\n\tsize mismatch for {lost}"):
         build_model("test_resnet", 3, 0, tmp_path / "w.safetensors")
 
 
@@ -139,12 +149,12 @@ def test_a_saved_learner_is_loaded_and_another_is_refused(tmp_path):
     assert (tmp_path / "w.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
     x = torch.rand(1, 1, 32, 32)
     assert torch.equal(load_learner("test_resnet", 2, tmp_path / "w.safetensors", torch.device("cpu"))(x), model(x))
-    with pytest.raises(StudyError, match="w.safetensors does not hold test_resnet with 3 findings"):
+    with pytest.raises(StudyError, match=r"w.safetensors does not hold test_resnet with 3 findings"):
         load_learner("test_resnet", 3, tmp_path / "w.safetensors", torch.device("cpu"))
 
 
 def test_a_transformer_has_no_feature_map():
-    assert feature_map(build_model("test_resnet", 2, 0), torch.rand(1, 1, 32, 32)).ndim == 4
+    assert feature_map(build_model("test_resnet", 2, 0).eval(), torch.rand(1, 1, 32, 32)).ndim == 4
     vit = build_model("test_vit", 2, 0)
     with pytest.raises(StudyError, match=r"VisionTransformer gives features of shape .*need \(image, channel, height"):
         feature_map(vit, torch.rand(1, 1, *vit.patch_embed.img_size))

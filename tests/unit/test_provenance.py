@@ -111,7 +111,7 @@ def test_modules_and_files_named_by_the_rule_count(tree):
     assert between != before
     put(tree / "page.html", "<b>")
     assert code(tree, **options) != between
-    with pytest.raises(StudyError, match="there is no module cxrscale.absent"):
+    with pytest.raises(StudyError, match=r"there is no module cxrscale.absent"):
         code(tree, modules=["cxrscale.absent"])
 
 
@@ -143,7 +143,7 @@ async def work(items, /, n=1e-5, *, flag=False):
     finally:
         del lock
 '''
-#: Taken with Python 3.11.7, 3.12.1 and 3.13.0. Another version that gives another number would retrain every learner of every study.
+#: Taken with Python 3.11.7, 3.12.1 and 3.13.0. Another number would retrain every learner of every study.
 GOLDEN = "ef37721db7f5887329949022bf91a92903e06aeed6c82d47ad8757365dcd0e4f"
 
 

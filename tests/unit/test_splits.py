@@ -33,7 +33,7 @@ def test_test_folds_are_those_of_scikit_learn(folds):
     settings = SplitSettings(folds=folds)
     got = [[p for p in PATIENTS if split_patients(PATIENTS, settings, fold)[p] == "test"] for fold in range(folds)]
     assert got == expected
-    assert sorted(sum(got, [])) == PATIENTS  # each patient is tested once
+    assert sorted(p for fold in got for p in fold) == PATIENTS  # each patient is tested once
 
 
 def test_the_rest_is_divided_by_hand():
@@ -154,9 +154,9 @@ def test_a_finding_without_positives_in_a_split_warns_with_what_happens_instead(
 
 
 def test_too_few_patients_are_refused():
-    with pytest.raises(StudyError, match="leave .* for validate; each needs one at least"):
+    with pytest.raises(StudyError, match=r"leave .* for validate; each needs one at least"):
         split_patients(PATIENTS[:4], SplitSettings(folds=2), 0)
-    with pytest.raises(StudyError, match="3 patients .* 10 folds"):
+    with pytest.raises(StudyError, match=r"3 patients .* 10 folds"):
         split_patients(PATIENTS[:3], SplitSettings(folds=10, validate_fraction=0.4), 9)
 
 

@@ -64,7 +64,7 @@ def test_a_file_that_breaks_the_declaration_is_refused(tmp_path):
 
 
 def test_an_absent_file_is_named_with_what_should_be_there(tmp_path):
-    with pytest.raises(StudyError, match="t.parquet: there is no such file; rows should be there"):
+    with pytest.raises(StudyError, match=r"t.parquet: there is no such file; rows should be there"):
         tables.read(TABLE, tmp_path / "t.parquet")
 
 
@@ -85,7 +85,7 @@ def test_settings_from_names_what_is_wrong():
         epochs: int
 
     assert tables.settings_from(Settings, {"epochs": 3}) == Settings(3)
-    with pytest.raises(StudyError, match="Settings: .*'epoch'"):
+    with pytest.raises(StudyError, match=r"Settings: .*'epoch'"):
         tables.settings_from(Settings, {"epoch": 3})
-    with pytest.raises(StudyError, match="Settings: .*missing.*'epochs'"):
+    with pytest.raises(StudyError, match=r"Settings: .*missing.*'epochs'"):
         tables.settings_from(Settings, {})

@@ -1,12 +1,115 @@
-# The report: figures and one page.
+# The report: figures, one page to share, a local page with pictures and ids, a summary for the terminal.
+
+TEMPLATES = [
+    SOURCE / "cxrscale" / "templates" / f"{name}.j2"
+    for name in ("report.html", "local.html", "parts.html", "style.css")
+]
+# Settings that the page's protocol table shows, beside the default protocol's: (name, here, default).
+PROTOCOL = {
+    "dataset": ("name", "format", "views"),
+    "labels": ("source", "test_source", "uncertain", "missing"),
+    "split": (
+        "method",
+        "folds",
+        "use_folds",
+        "order",
+        "seed",
+        "validate_fraction",
+        "combine_fraction",
+    ),
+    "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality"),
+    "training": TRAINING,
+    "evaluation": ("replicates", "confidence", "seed"),
+    "comparison": ("margin_auroc", "joint_confidence"),
+    "stacking": ("tolerance", "max_steps"),
+    "erf": ("images",),
+    "cam": ("images_per_finding",),
+}
+
+
+def described(study):
+    """name -> value, plain and without paths, for the protocol table."""
+    found = {
+        f"{section}.{key}": getattr(getattr(study, section), key) for section, keys in PROTOCOL.items() for key in keys
+    }
+    exceptions = {f: p.model_dump(exclude_none=True) for f, p in study.labels.per_finding.items()}
+    return {
+        "synthetic data": study.dataset.synthetic is not None,
+        "findings": study.findings or "all of the data set",
+        "models": {
+            m.name: (
+                "random weights"
+                if m.weights is None
+                else getattr(m.weights, "timm_tag", None) or f"file {Path(m.weights.file).name}"
+            )
+            for m in study.models
+        },
+        "resolutions_px": sorted(study.resolutions_px),
+        "reference_px": study.reference_px,
+        "seeds": study.seeds,
+        **found,
+        "labels.per_finding": exceptions,
+    }
+
+
+def protocol_rows():
+    default = described(study_config.StudyConfig())
+    return [[name, value, default[name]] for name, value in described(study).items()]
 
 
 rule report:
     input:
-        predictions=layout.of_learners("predictions.parquet"),
+        metrics=layout.of_learners("metrics.csv"),
+        history=layout.of_learners("history.csv"),
+        cost=layout.of_learners("cost.json"),
+        fields=layout.of_learners("erf.csv"),
+        field_maps=layout.of_learners("erf.npz"),
+        activation=layout.of_learners("cam.npz"),
+        levels=f"{layout.folder}/comparison/auroc.csv",
+        differences=f"{layout.folder}/comparison/differences.csv",
+        sufficient=f"{layout.folder}/comparison/sufficient.csv",
+        weights=f"{layout.folder}/stacking/weights.csv",
+        stacked=f"{layout.folder}/stacking/stacked.csv",
+        targets=[layout.targets(fold) for fold in study.split.use_folds],
+        quarantine=f"{layout.store}/base/quarantine.csv",
+        manifest=f"{layout.store}/base/manifest.parquet",
+        planted=layout.source_path("planted.csv") if study.dataset.synthetic else [],
+        boxes=layout.source_path("boxes.csv") if study.dataset.synthetic else [],
     output:
-        f"{layout.folder}/report/report.html",
+        report=f"{layout.folder}/report/report.html",
+        summary=f"{layout.folder}/report/summary.txt",
+        local=f"{layout.folder}/report/cam_local.html",
+        cam=f"{layout.folder}/report/local/cam.png",
+        auroc=f"{layout.folder}/report/figures/auroc.png",
+        differences=f"{layout.folder}/report/figures/differences.png",
+        cost=f"{layout.folder}/report/figures/cost.png",
+        weights=f"{layout.folder}/report/figures/weights.png",
+        erf=f"{layout.folder}/report/figures/erf.png",
+        training=f"{layout.folder}/report/figures/training.png",
     log:
         f"{logs}/report.log",
-    shell:
-        "touch {output} 2> {log}"
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=6000,
+        runtime=60,
+    params:
+        code=code("report.py", files=TEMPLATES),
+        learners=learner_keys,
+        folds=study.split.use_folds,
+        settings={
+            "title": study.report.title,
+            "study": study.study,
+            "findings": study.report.findings,
+            "patient_pictures": study.report.patient_pictures,
+            "reference_px": study.reference_px,
+            "margin_auroc": study.comparison.margin_auroc,
+            "confidence": study.evaluation.confidence,
+            "joint_confidence": study.comparison.joint_confidence,
+            "geometry": study.store.geometry,
+            "settings": protocol_rows(),
+        },
+    message:
+        "Drawing figures and writing the report"
+    script:
+        "../scripts/report.py"

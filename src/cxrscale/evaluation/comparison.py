@@ -17,6 +17,8 @@ from cxrscale.evaluation.metrics import MEAN, reason_undefined
 from cxrscale.predictions import Scores
 from cxrscale.tables import Column, Table
 
+NO_INTERVAL = "most bootstrap replicates lack a class: no interval"
+
 _WHO = (
     Column("model", "text", "timm name"),
     Column("finding", "text", f"the finding; {MEAN}: mean over the findings that have a value"),
@@ -172,6 +174,8 @@ def _levels(
             if drawn is not None:
                 row["value"] = drawn.value[r]
                 row["lower"], row["upper"] = interval(drawn.boot[r], settings.confidence)
+                if np.isnan(drawn.boot[r]).mean() > 0.5:
+                    row["reason"] = NO_INTERVAL
                 lower, upper = joint_intervals(drawn.value, drawn.boot, settings.joint_confidence)
                 row["joint_lower"], row["joint_upper"] = lower[r], upper[r]
             rows.append(row)
@@ -231,14 +235,16 @@ def _differences(
                     "upper": upper,
                     "verdict": None if undefined else verdict(lower, upper, settings.margin_auroc),
                     "n_pairs": len(usable),
-                    "reason": "most bootstrap replicates hold one class only" if undefined else None,
+                    "reason": NO_INTERVAL if undefined else None,
                 }
             )
             if against == reference and lower > -settings.margin_auroc:
                 enough.append(resolution)
     at = {r: float(v) for r, v in zip(resolutions, value, strict=True)}
+    unknown = any(row["reason"] for row in rows)
     return rows, summary | {
-        "sufficient_px": min([*enough, reference]),
+        "sufficient_px": None if unknown else min([*enough, reference]),
+        "reason": NO_INTERVAL if unknown else None,
         "auroc_lowest": at[resolutions[0]],
         "auroc_reference": at[reference],
     }

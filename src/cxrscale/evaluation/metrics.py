@@ -86,7 +86,10 @@ def metrics_of_split(predictions: Path, split: str, replicates: int, confidence:
         }  # fmt: skip
         if values:
             mean["value"] = np.mean(values)
-            mean["lower"], mean["upper"] = interval(np.mean(drawn, axis=0), confidence)
+            boot = np.mean(drawn, axis=0)
+            mean["lower"], mean["upper"] = interval(boot, confidence)
+            if np.isnan(boot).mean() > 0.5:
+                mean["reason"] = "most bootstrap replicates lack a class of some finding: no interval"
         rows.append(mean)
     return pd.DataFrame(rows, columns=[c.name for c in METRICS.columns])
 

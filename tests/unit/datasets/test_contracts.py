@@ -98,7 +98,7 @@ def test_a_study_of_two_patients_is_refused():
 def test_shards_depend_on_the_image_alone_and_fill_evenly():
     ids = [f"image-{i}" for i in range(4000)]
     shard, order = contracts.assign_shards(ids, 4)
-    again, order_again = contracts.assign_shards(ids[::-1] + ["new"], 4)
+    again, order_again = contracts.assign_shards([*ids[::-1], "new"], 4)
     assert (again[:4000][::-1] == shard).all()
     assert (order_again[:4000][::-1] == order).all()
     assert (np.bincount(shard, minlength=4) > 4000 / 4 - 150).all()  # five standard deviations of a fair draw

@@ -54,7 +54,7 @@ def test_images_that_cannot_be_right_are_refused(tmp_path, old, new, said):
 
 
 def test_labels_that_cannot_be_right_are_refused(tmp_path):
-    with pytest.raises(StudyError, match="mine.csv line 3: Scoliosis is '-1.5'; expected 1, 0, -1"):
+    with pytest.raises(StudyError, match=r"mine.csv line 3: Scoliosis is '-1.5'; expected 1, 0, -1"):
         manifest.read_labels(sources(tmp_path, ROWS.replace("-1.0", "-1.5")))
     with pytest.raises(StudyError, match="there is no column 'Edema'; it has"):
         manifest.read_labels(sources(tmp_path), ["Edema"])
@@ -64,5 +64,5 @@ def test_labels_that_cannot_be_right_are_refused(tmp_path):
 
 
 def test_a_missing_manifest_is_named(tmp_path):
-    with pytest.raises(StudyError, match="has no mine.csv"):
+    with pytest.raises(StudyError, match=r"has no mine.csv"):
         manifest.sources(tmp_path, manifest="mine.csv")

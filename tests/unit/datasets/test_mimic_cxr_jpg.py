@@ -100,7 +100,7 @@ def test_the_radiologist_replaces_the_labels_of_the_studies_he_read(tmp_path):
 def test_the_radiologists_wrong_value_names_his_file_and_line(tmp_path):
     write(tmp_path)
     put(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", ["study_id", *CHEXPERT_FINDINGS], [("54", "3", *[""] * 13)])
-    with pytest.raises(StudyError, match="test-set-labeled.csv line 2: Atelectasis is '3'; expected 1, 0, -1"):
+    with pytest.raises(StudyError, match=r"test-set-labeled.csv line 2: Atelectasis is '3'; expected 1, 0, -1"):
         mimic.read_labels(mimic.sources(tmp_path, "chexpert", "radiologist"))
 
 
@@ -109,7 +109,7 @@ def test_sources_follow_the_settings_and_tell_what_is_missing(tmp_path):
     assert mimic.sources(tmp_path, "negbio", "same")["labels"].name == "mimic-cxr-2.0.0-negbio.csv.gz"
     with pytest.raises(StudyError, match=r"has no mimic-cxr-2.1.0-test-set-labeled.csv.gz or .*labeled.csv\. Get"):
         mimic.sources(tmp_path, "chexpert", "radiologist")
-    with pytest.raises(StudyError, match="dataset.root: there is no folder"):
+    with pytest.raises(StudyError, match=r"dataset.root: there is no folder"):
         mimic.sources(tmp_path / "absent", "chexpert", "same")
 
 
@@ -179,7 +179,7 @@ def test_a_study_with_two_label_rows_names_both_lines(tmp_path):
     sources = write(tmp_path)
     header, first, *rest = gzip.decompress(sources["labels"].read_bytes()).splitlines(keepends=True)
     sources["labels"].write_bytes(gzip.compress(b"".join([header, first, *rest, first])))
-    with pytest.raises(StudyError, match="chexpert.csv.gz lines 2 and 5: study_id '54' stands twice"):
+    with pytest.raises(StudyError, match=r"chexpert.csv.gz lines 2 and 5: study_id '54' stands twice"):
         mimic.read_labels(sources)
 
 

@@ -1,0 +1,198 @@
+"""Figures: what is drawn for hand-made frames, and where boxes land."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrscale import figures
+from cxrscale.figures import ActivationMaps
+
+NAN = float("nan")
+
+
+def level(model: str, finding: str, resolution_px: int, value: float, reason: str | None = None) -> dict[str, object]:
+    row = {"model": model, "finding": finding, "resolution_px": resolution_px, "value": value}
+    return row | {"lower": value - 0.1, "upper": value + 0.1, "reason": reason}
+
+
+def texts(figure) -> list[str]:
+    """All text of a figure, its legends' too."""
+    figure.draw_without_rendering()
+    return [t.get_text() for t in figure.findobj(match=lambda artist: hasattr(artist, "get_text")) if t.get_text()]
+
+
+def test_boxes_in_stretched_pictures_scale_each_side():
+    assert figures.box_fractions((10, 40, 30, 80), 80, 40, "stretch") == pytest.approx((0.25, 0.5, 0.75, 1.0))
+
+
+def test_boxes_in_padded_pictures_scale_by_the_longer_side_and_are_centred():
+    # 80 high, 40 wide: 20 px of border on either side of an 80 px square.
+    assert figures.box_fractions((10, 40, 30, 80), 80, 40, "pad") == pytest.approx((0.375, 0.5, 0.625, 1.0))
+    # 50 high, 100 wide: 25 px above and below.
+    assert figures.box_fractions((0, 0, 100, 50), 50, 100, "pad") == pytest.approx((0, 0.25, 1, 0.75))
+
+
+def test_boxes_agree_with_the_pixels_of_the_store():
+    from cxrscale.store.pixels import to_square
+
+    picture = np.zeros((80, 40), np.uint8)
+    picture[40:60, 10:30] = 255
+    checked = 0
+    for geometry in ("stretch", "pad"):
+        square = to_square(picture, 160, geometry, "area")
+        rows, columns = np.nonzero(square > 127)
+        found = (columns.min() / 160, rows.min() / 160, (columns.max() + 1) / 160, (rows.max() + 1) / 160)
+        assert figures.box_fractions((10, 40, 30, 60), 80, 40, geometry) == pytest.approx(found, abs=1 / 160)
+        checked += 1
+    assert checked == 2
+
+
+def test_shrink_averages_blocks():
+    assert figures.shrink(np.arange(16).reshape(4, 4), 2).tolist() == [[2.5, 4.5], [10.5, 12.5]]
+    assert figures.shrink(np.ones((3, 3)), 3).tolist() == np.ones((3, 3)).tolist()
+
+
+def test_auroc_has_a_panel_a_finding_with_its_reason_and_pixels():
+    rows = [level("m", f, r, 0.7) for f in ("A", "B", "C") for r in (32, 64)]
+    rows += [level("m", "$D", r, NAN, "no positive image") for r in (32, 64)]
+    labels = {f: f for f in ("A", "B", "C", "$D")}
+    figure = figures.auroc_by_resolution(pd.DataFrame(rows), labels, 0.95)
+    assert len(figure.axes) == 4
+    assert figure.axes[0].get_xscale() == "log"
+    shown = texts(figure)
+    assert "undefined: no positive image" in shown
+    assert r"\$D" in shown
+    assert {"32", "64", "Side of the input [px]", "Test AUROC", "m"} <= set(shown)
+
+
+def test_a_resolution_has_one_colour():
+    colours = figures.resolution_colours([256, 64, 128])
+    assert list(colours) == [64, 128, 256]
+    assert len(set(colours.values())) == 3
+    figure = figures.auroc_by_resolution(
+        pd.DataFrame([level(m, "A", r, 0.7) for m in "mn" for r in (64, 128, 256)]), {"A": "A"}, 0.95
+    )
+    drawn = [
+        line.get_color()
+        for line in figure.axes[0].lines
+        if line.get_marker() not in ("None", None) and line.get_xdata().size == 1
+    ]
+    assert drawn == [*colours.values()] * 2
+
+
+def test_differences_have_a_panel_a_model_and_a_row_a_finding():
+    rows = [
+        {
+            "model": m,
+            "finding": "A",
+            "resolution_px": r,
+            "against_px": 32,
+            "difference": 0.1,
+            "lower": 0.0,
+            "upper": 0.2,
+        }
+        for m in "mn"
+        for r in (64, 128)
+    ]
+    figure = figures.differences_to_lowest(pd.DataFrame(rows), {"A": "A", "B": "Second"}, ["m", "n"], 0.01, 0.95)
+    assert len(figure.axes) == 2
+    shown = texts(figure)
+    assert shown.count("undefined") == 2  # B, in both panels
+    assert {"m", "n", "Second", "64 px", "128 px", "Test AUROC minus that at 32 px"} <= set(shown)
+    assert "32 px" not in shown
+
+
+def test_differences_of_a_single_resolution_are_empty_but_drawn():
+    columns = ["model", "finding", "resolution_px", "against_px", "difference", "lower", "upper"]
+    figure = figures.differences_to_lowest(pd.DataFrame(columns=columns), {"A": "A"}, ["m"], 0.01, 0.95)
+    assert "undefined" in texts(figure)
+
+
+def test_receptive_fields_write_sigma_in_each_panel():
+    sizes = pd.DataFrame(
+        {
+            "model": "m", "resolution_px": 32, "state": ["initial", "trained"], "sigma_px": [8.0, 4.0],
+            "sigma_fraction": [0.25, 0.125], "centroid_x_fraction": 0.5, "centroid_y_fraction": 0.5,
+        }
+    )  # fmt: skip
+    maps = {("m", 32): {state: np.full((32, 32), 1 / 1024) for state in ("initial", "trained")}}
+    figure = figures.receptive_fields(maps, sizes)
+    assert len(figure.axes) == 2
+    shown = texts(figure)
+    assert "m\n32 px\nσ = 0.250 (8.0 px)" in shown
+    assert "σ = 0.125 (4.0 px)" in shown
+
+
+def test_activation_maps_draw_boxes_and_name_the_grid():
+    pictures = np.full((1, 32, 32), 100, np.uint8)
+    learners = [
+        ActivationMaps("m", r, ["A"], ["image-1"], np.array([[[1.0, -1.0], [0.0, 0.5]]]), pictures) for r in (32, 64)
+    ]
+    figure = figures.activation_maps(learners, {("image-1", "A"): (0.25, 0.5, 0.75, 1.0)})
+    assert len(figure.axes) == 2
+    box = figure.axes[1].patches[0]
+    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (0.25, 0.5, 0.5, 0.5)
+    assert {"m\n32 px", "m\n64 px", "A", "map 2 × 2"} <= set(texts(figure))
+    assert "image-1" not in texts(figure)
+
+
+def test_activation_maps_without_images_say_so():
+    empty = ActivationMaps("m", 32, [], [], np.array([]), np.array([]))
+    assert "no test image shows a finding" in texts(figures.activation_maps([empty], {}))
+
+
+def test_overlay_is_bilinear_orange_for_and_blue_against():
+    overlay = figures._overlay(np.array([[1.0, -1.0]]))
+    assert overlay.shape == (figures.DRAWN_PX, figures.DRAWN_PX, 4)
+    left, right = overlay[0, 0], overlay[0, -1]
+    assert left[0] > left[2]
+    assert right[2] > right[0]
+    assert overlay[0, figures.DRAWN_PX // 2, 3] < 0.02  # zero between the two
+    assert left[3] == pytest.approx(right[3])
+
+
+def test_weights_stand_in_the_cells():
+    rows = [
+        {"ensemble": e, "finding": f, "model": "m", "resolution_px": r, "weight": w}
+        for e in ("m", "(all learners)")
+        for f in ("A", "B")
+        for r, w in ((32, 0.25), (64, 0.75))
+    ]
+    figure = figures.scale_weights(pd.DataFrame(rows), {"A": "A", "B": "B"})
+    assert len(figure.axes) == 2
+    assert texts(figure).count("0.25") == 4
+    assert texts(figure).count("0.75") == 4
+
+
+def test_cost_is_logarithmic_and_leaves_out_what_is_undefined():
+    points = pd.DataFrame([level("m", "(mean)", 32, 0.7), level("m", "(mean)", 64, NAN)]).assign(seconds=[10.0, 100.0])
+    figure = figures.cost_against_auroc(points, 0.95)
+    assert figure.axes[0].get_xscale() == "log"
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_xdata().size == 1] == [10.0, 10.0]
+    assert "Training time of one learner [s]" in texts(figure)
+    figure = figures.cost_against_auroc(points.assign(value=NAN), 0.95)
+    assert "no AUROC has a value" in texts(figure)
+
+
+def test_training_curves_mark_the_best_epoch():
+    history = pd.DataFrame(
+        {
+            "model": "m",
+            "resolution_px": 32,
+            "fold": 0,
+            "seed": 0,
+            "epoch": [1, 2, 3],
+            "validation_auroc": [0.5, 0.7, 0.6],
+        }
+    )
+    figure = figures.training_curves(history)
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [float(d.get_xdata()[0]) for d in dots] == [2.0]
+
+
+def test_a_figure_gives_the_same_bytes_twice(tmp_path):
+    for name in ("a", "b"):
+        figures.save(
+            figures.auroc_by_resolution(pd.DataFrame([level("m", "A", 32, 0.7)]), {"A": "A"}, 0.95), tmp_path / name
+        )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -1,0 +1,82 @@
+"""Draw the figures and write the report, its summary and the local page with pictures."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from cxrscale import atomic, report, tables
+from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluation.metrics import METRICS
+from cxrscale.figures import ActivationMaps, save, shrink
+from cxrscale.findings import TARGETS
+from cxrscale.joblog import job
+from cxrscale.report import KEY, ReportSettings, Results
+from cxrscale.stacking import STACKED, WEIGHTS
+from cxrscale.store.shards import MANIFEST, QUARANTINE
+
+with job(snakemake.log[0], __file__) as log:
+    matplotlib.use("Agg")
+    settings = tables.settings_from(ReportSettings, snakemake.params.settings)
+    keys = [tuple(key) for key in snakemake.params.learners]
+    inputs = snakemake.input
+
+    def of_learners(frames):
+        """One frame of all learners', each row with its learner."""
+        parts = [f.assign(**dict(zip(KEY, key, strict=True))) for key, f in zip(keys, frames, strict=True)]
+        return pd.concat([p for p in parts if len(p)], ignore_index=True)
+
+    # Maps are as large as the input: one at a time, averaged over folds and seeds, brought to a size that can be drawn.
+    field_maps = {}
+    for (model, resolution, _, _), path in zip(keys, inputs.field_maps, strict=True):
+        states = field_maps.setdefault((model, resolution), {})
+        with np.load(path) as maps:
+            for state in maps.files:
+                map_ = shrink(maps[state])
+                states[state] = states.get(state, 0) + map_ / map_.sum()
+    activation = []
+    for (model, resolution, fold, seed), path in zip(keys, inputs.activation, strict=True):
+        if (fold, seed) == keys[0][2:]:
+            with np.load(path) as cam:
+                pictures = np.array([shrink(picture) for picture in cam["pictures"]])
+                findings, image_ids = cam["finding"].tolist(), cam["image_id"].tolist()
+                activation.append(ActivationMaps(model, resolution, findings, image_ids, cam["maps"], pictures))
+
+    def synthetic(paths):
+        return pd.read_csv(str(paths), dtype={"image_id": str, "finding": str}) if paths else None
+
+    results = Results(
+        learners=pd.DataFrame(keys, columns=KEY),
+        levels=tables.read(LEVELS, inputs.levels),
+        differences=tables.read(DIFFERENCES, inputs.differences),
+        sufficient=tables.read(SUFFICIENT, inputs.sufficient),
+        weights=tables.read(WEIGHTS, inputs.weights),
+        stacked=tables.read(STACKED, inputs.stacked),
+        metrics=of_learners([tables.read(METRICS, path) for path in inputs.metrics]),
+        history=of_learners([pd.read_csv(path) for path in inputs.history]),
+        fields=of_learners([pd.read_csv(path) for path in inputs.fields]),
+        costs=[json.loads(Path(path).read_text(encoding="utf-8")) for path in inputs.cost],
+        field_maps=field_maps,
+        activation=activation,
+        targets={
+            fold: tables.read(TARGETS, path) for fold, path in zip(snakemake.params.folds, inputs.targets, strict=True)
+        },
+        quarantine=tables.read(QUARANTINE, inputs.quarantine),
+        manifest=tables.read(MANIFEST, inputs.manifest, ["image_id", "native_height_px", "native_width_px"]),
+        planted=synthetic(inputs.planted),
+        boxes=synthetic(inputs.boxes),
+    )
+
+    for name, figure in report.draw_figures(results, settings).items():
+        save(figure, snakemake.output[name])
+    save(report.draw_activation(results, settings), snakemake.output.cam)
+    names = ("auroc", "differences", "cost", "weights", "erf", "training", "cam")
+    figure_paths = {name: Path(snakemake.output[name]) for name in names}
+    atomic.write_text(snakemake.output.report, report.render_report(results, settings, figure_paths))
+    atomic.write_text(snakemake.output.local, report.render_local(results, settings, figure_paths["cam"]))
+    lines = report.summary_lines(results, settings, snakemake.output.report)
+    atomic.write_text(snakemake.output.summary, "".join(f"{line}\n" for line in lines))
+    for line in lines:
+        log.info("%s", line)
