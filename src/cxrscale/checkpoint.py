@@ -42,18 +42,19 @@ def load(path: Path, digest: str) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+        found = str(state["digest"])
     except Exception as error:  # torch raises what the pickle module happens to stumble over
         path.replace(path.with_name(f"{path.name}.damaged"))
         logger.warning("%s cannot be read (%s); it was set aside and training starts anew.", path, error)
         return None
-    if state["digest"] != digest:
-        target = path.parent / SUPERSEDED / str(state["digest"])
+    if found != digest:
+        target = path.parent / SUPERSEDED / found
         target.mkdir(parents=True, exist_ok=True)
         path.replace(target / path.name)
         logger.warning(
             "%s belongs to other settings, code or data (%s, now %s); it was moved to %s and training starts anew.",
             path.name,
-            state["digest"],
+            found,
             digest,
             target,
         )

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 from cxrscale.atomic import replacing
@@ -316,10 +316,11 @@ def cost_against_auroc(points: pd.DataFrame, confidence: float) -> Figure:
         _say(axis, "no AUROC has a value")
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:,.10g}")
-    # Numbers between the powers of ten only where there would be fewer than two of those.
-    axis.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     if len(shown):
-        axis.set_xlim(shown["seconds"].min() / 1.5, shown["seconds"].max() * 1.6)
+        low, high = shown["seconds"].min() / 1.5, shown["seconds"].max() * 1.6
+        axis.set_xlim(low, high)
+        # Numbers between the powers of ten only where there would be too few of those.
+        axis.xaxis.set_minor_formatter("{x:,.3g}" if high / low < 20 else NullFormatter())
     axis.set_xlabel("Training time of one learner [s]")
     axis.set_ylabel("Mean test AUROC of all findings")
     _legend(figure, models, list(colours.items()), f"bars: {confidence:.0%} interval")

@@ -494,7 +494,7 @@ def _write_outputs(
         "epochs": settings.epochs,
         # A best epoch in the last tenth of the budget says that more epochs might have helped.
         "converged": state.best_epoch <= settings.epochs - max(1, settings.epochs // 10),
-        "best_validation_auroc": state.best_auroc,
+        "best_validation_auroc": state.best_auroc if np.isfinite(state.best_auroc) else None,
         "identity": identity,
         "versions": {
             "python": platform.python_version(),

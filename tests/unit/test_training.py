@@ -198,6 +198,25 @@ def test_an_interrupted_training_goes_on_to_the_same_result_to_the_bit(
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def test_random_numbers_drawn_in_training_go_on_too(train, tmp_path, monkeypatch):
+    """With dropout the weights depend on torch's random state, which the checkpoint must hold."""
+
+    def with_dropout(*args):
+        model = build_model(*args)
+        model.drop_rate = 0.5
+        return model
+
+    monkeypatch.setattr(training, "build_model", with_dropout)
+    one = replace(SETTINGS, epochs=1)
+    train(tmp_path / "whole", one)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", one)
+    torch.manual_seed(99)
+    train(tmp_path / "parts", one)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
 def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undisturbed, tmp_path, monkeypatch):
     original, calls = training._update, []
 

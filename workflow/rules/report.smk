@@ -27,34 +27,28 @@ PROTOCOL = {
 }
 
 
-def described(study):
-    """name -> value, plain and without paths, for the protocol table."""
-    found = {
-        f"{section}.{key}": getattr(getattr(study, section), key) for section, keys in PROTOCOL.items() for key in keys
-    }
-    exceptions = {f: p.model_dump(exclude_none=True) for f, p in study.labels.per_finding.items()}
-    return {
-        "synthetic data": study.dataset.synthetic is not None,
-        "findings": study.findings or "all of the data set",
+# name -> value, plain and without paths, of this study and of the default protocol.
+described, default = (
+    {
+        "synthetic data": s.dataset.synthetic is not None,
+        "findings": s.findings or "all of the data set",
         "models": {
             m.name: (
                 "random weights"
                 if m.weights is None
                 else getattr(m.weights, "timm_tag", None) or f"file {Path(m.weights.file).name}"
             )
-            for m in study.models
+            for m in s.models
         },
-        "resolutions_px": sorted(study.resolutions_px),
-        "reference_px": study.reference_px,
-        "seeds": study.seeds,
-        **found,
-        "labels.per_finding": exceptions,
+        "resolutions_px": sorted(s.resolutions_px),
+        "reference_px": s.reference_px,
+        "seeds": s.seeds,
+        **{f"{section}.{key}": getattr(getattr(s, section), key) for section, keys in PROTOCOL.items() for key in keys},
+        "dataset.views": s.dataset.views or "all",
+        "labels.per_finding": {f: p.model_dump(exclude_none=True) for f, p in s.labels.per_finding.items()},
     }
-
-
-def protocol_rows():
-    default = described(study_config.StudyConfig())
-    return [[name, value, default[name]] for name, value in described(study).items()]
+    for s in (study, study_config.StudyConfig())
+)
 
 
 rule report:
@@ -107,7 +101,7 @@ rule report:
             "confidence": study.evaluation.confidence,
             "joint_confidence": study.comparison.joint_confidence,
             "geometry": study.store.geometry,
-            "settings": protocol_rows(),
+            "settings": [[name, value, default[name]] for name, value in described.items()],
         },
     message:
         "Drawing figures and writing the report"

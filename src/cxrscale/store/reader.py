@@ -105,6 +105,8 @@ def decoded_batches(
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="forkserver" if workers else None,
+        # Its own: each new loader draws a number, and a resumed epoch starts one loader more.
+        generator=torch.Generator(),
     )
     yield from loader
 

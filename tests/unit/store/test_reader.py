@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from cxrscale.errors import StudyError
 from cxrscale.store.pixels import decode
@@ -70,6 +71,12 @@ def test_batches_are_the_same_from_this_process_and_from_two_workers(reader):
     assert len(there) == 3
     assert all((a == b).all() for a, b in zip(here, there, strict=True))
     assert (here[0][1, 0].numpy() == reader.pixels(1)).all()
+
+
+def test_reading_draws_no_random_number(reader):
+    before = torch.get_rng_state()
+    assert len(list(decoded_batches(reader, [np.array([1])], 0))) == 1
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 class Shards:
