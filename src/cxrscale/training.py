@@ -110,7 +110,7 @@ def masked_loss(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, 
 
 def make_optimiser(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
-    return kind(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return kind(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rate_at(settings: TrainingSettings, update: int, updates: int) -> float:
