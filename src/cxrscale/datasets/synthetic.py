@@ -37,8 +37,8 @@ FILES = (
 class Planted:
     """How one finding is drawn.
 
-    pattern: "grating" (round patch of parallel stripes), "line" (a few long parallel stripes), "heart" (a wider
-      heart), "effusion" (the foot of one lung filled) or "none" (labels without any signal).
+    pattern: "grating" (round patch of parallel stripes), "line" (a few long parallel stripes), "heart" (a wider heart,
+      brighter by the contrast), "effusion" (the foot of one lung filled) or "none" (labels without any signal).
     wavelength: distance of the stripes as a fraction of the image's width; without meaning for the others.
     contrast: amplitude, as a fraction of the grey range.
     prevalence: share of the studies that have it.
@@ -167,7 +167,7 @@ def draw(
     y, x = np.mgrid[0:rows, 0:columns]
     y, x = (y + 0.5) / rows, (x + 0.5) / columns  # relative: 0 to 1 over the image
 
-    wide_heart = any(present[f] and p.pattern == "heart" for f, p in settings.planted.items())
+    wide_heart = next((p for f, p in settings.planted.items() if present[f] and p.pattern == "heart"), None)
     picture, heart_box, lung_box = _anatomy(x, y, lateral, wide_heart, anatomy)
     boxes: dict[str, tuple[float, float, float, float]] = {}
     for finding, how in settings.planted.items():
@@ -203,7 +203,7 @@ def _ellipse(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: 
 
 
 def _anatomy(
-    x: np.ndarray, y: np.ndarray, lateral: bool, wide_heart: bool, rng: np.random.Generator
+    x: np.ndarray, y: np.ndarray, lateral: bool, wide_heart: Planted | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[float, float, float, float], tuple[float, float, float, float]]:
     """Body, lungs, heart, ribs and tissue. Returns the picture (grey range 0 to 1), the heart's box, the lungs' box."""
     jitter = rng.normal(0, 1, 12)
@@ -223,7 +223,8 @@ def _anatomy(
     rx = (0.24 if wide_heart else 0.125) * size * (1 + 0.05 * jitter[4])
     ry = 0.15 * size * (1 + 0.05 * jitter[5])
     heart_y = cy + 0.14
-    picture += 0.30 * _soft(_ellipse(x, y, heart_x, heart_y, rx, ry), 0.07) * (0.3 + 0.7 * lungs)
+    brightness = 0.30 + (wide_heart.contrast if wide_heart else 0.0)
+    picture += brightness * _soft(_ellipse(x, y, heart_x, heart_y, rx, ry), 0.07) * (0.3 + 0.7 * lungs)
     ribs = np.cos(2 * np.pi * ((y - 0.35 * (x - cx) ** 2 * 4) / (0.105 * size) + 0.5 * jitter[6]))
     picture += 0.035 * lungs * np.clip(ribs, 0, 1) ** 2
     picture += _tissue(x.shape, rng)
