@@ -1,16 +1,23 @@
 """What reruns after a change: a meaning that changed, and nothing else."""
 
+import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from .conftest import ROOT, planned, snakemake
 
 Edit = Callable[[str, str, str], None]
+LEARNER = "results/tiny/learners/test_resnet/48px/fold0-seed0"
 SPANNING = {"compare": 1, "stack": 1, "report": 1}
 LEARNERS = dict.fromkeys(("train", "predict", "evaluate", "erf", "cam"), 4)
 
@@ -127,23 +134,37 @@ def test_replaced_learner_is_moved_aside_and_comes_back(study: Path) -> None:
     assert (learner / "weights.safetensors").read_bytes() == first
 
 
-def test_killed_training_goes_on_to_the_same_weights(finished: Path, study: Path) -> None:
-    """SIGTERM during a training: exit status 75, then the same weights, to the bit, as without."""
-    learner = "results/tiny/learners/test_resnet/48px/fold0-seed0"
-    for file in (study / learner).iterdir():
-        if file.is_file():
-            file.unlink()
-    shutil.rmtree(study / learner / "kept")
-    first = snakemake(study, f"{learner}/weights.safetensors")
-    assert first.returncode == 0, first.stdout
-    assert (study / learner / "weights.safetensors").read_bytes() == (
-        finished / learner / "weights.safetensors"
-    ).read_bytes()
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
+def test_stopped_training_goes_on_to_the_same_weights(finished: Path, tmp_path: Path, number: int, status: int) -> None:
+    """To the bit, on a CPU, after kill -9 as after SIGTERM, which ends it with a status of its own."""
+    settings = json.loads((finished / LEARNER / "cost.json").read_text())["identity"]["settings"] | {"epochs": 12}
+    (store,) = (finished / "results/stores").glob("synthetic-tiny-*")
+
+    def command(name: str) -> list[str]:
+        given = {
+            "folder": tmp_path / name, "log": tmp_path / f"{name}.log", "code": "x", "model": "test_resnet",
+            "resolution-px": 48, "seed": 0, "settings": json.dumps(settings), "accelerator": "cpu",
+            "targets": finished / "results/tiny/targets/fold0.parquet", "manifest": store / "base/manifest.parquet",
+        }  # fmt: skip
+        script = str(finished / "workflow/scripts/train.py")
+        return [sys.executable, script, *(part for key, value in given.items() for part in (f"--{key}", str(value)))]
+
+    environment = os.environ | {"PYTHONPATH": str(finished / "src")}
+    subprocess.run(command("whole"), env=environment, check=True, capture_output=True)
+    with subprocess.Popen(command("stopped"), env=environment, stderr=subprocess.DEVNULL) as process:
+        while not (tmp_path / "stopped/checkpoint.pt").is_file():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+    assert process.returncode == status
+    assert not (tmp_path / "stopped/weights.safetensors").exists()
+    subprocess.run(command("stopped"), env=environment, check=True, capture_output=True)
+    assert "going on from epoch" in (tmp_path / "stopped.log").read_text()
+    whole, stopped = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == stopped
 
 
 def test_profiles_repeat_the_rerun_settings() -> None:
-    import yaml
-
     loaded = [yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")]
     for key in ("rerun-triggers", "max-checksum-file-size", "rerun-incomplete"):
         assert loaded[0][key] == loaded[1][key], key
@@ -152,9 +173,6 @@ def test_profiles_repeat_the_rerun_settings() -> None:
 def test_another_checkouts_package_is_refused(study: Path, finished: Path) -> None:
     script = finished / "workflow/scripts/train.py"
     code = f"from cxrscale.joblog import job\nwith job('x.log', {str(script)!r}): pass"
-    import os
-    import sys
-
     environment = os.environ | {"PYTHONPATH": str(study / "src")}
     run = subprocess.run([sys.executable, "-c", code], cwd=study, env=environment, capture_output=True, text=True)
     assert run.returncode == 1
