@@ -101,11 +101,16 @@ def parse_labels(raw: pd.Series, path: Path, finding: str) -> pd.Series:
     return values.astype("Int8")
 
 
-def check_unique(frame: pd.DataFrame, column: str, path: Path) -> None:
-    """Raise StudyError naming the file and the two lines if a value of `column` is empty or stands twice."""
+def check_filled(frame: pd.DataFrame, column: str, path: Path) -> None:
+    """Raise StudyError naming the file and the line if a value of `column` is empty."""
     if frame[column].isna().any():
         line = int(frame[column].isna().to_numpy().argmax()) + 2
         raise StudyError(f"{path} line {line}: {column} is blank; every row needs one.")
+
+
+def check_unique(frame: pd.DataFrame, column: str, path: Path) -> None:
+    """Raise StudyError naming the file and the two lines if a value of `column` is empty or stands twice."""
+    check_filled(frame, column, path)
     twice = frame[column].duplicated().to_numpy()
     if twice.any():
         second = int(twice.argmax())

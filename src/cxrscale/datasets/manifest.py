@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrscale.datasets.contracts import (
+    check_filled,
     check_one_patient_a_study,
     check_paths,
     check_unique,
@@ -43,9 +44,7 @@ def read_images(sources: dict[str, Path]) -> pd.DataFrame:
     frame = read_csv(path, COLUMNS, optional=["split"])
     check_unique(frame, "image_id", path)
     for column in ("subject_id", "study_id"):
-        if frame[column].isna().any():
-            line = int(frame[column].isna().to_numpy().argmax()) + 2
-            raise StudyError(f"{path} line {line}: {column} is blank; every row needs one.")
+        check_filled(frame, column, path)
     unknown = frame["split"].notna() & ~frame["split"].isin(["train", "validate", "combine", "test"])
     if unknown.any():
         line = int(unknown.to_numpy().argmax())
