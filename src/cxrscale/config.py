@@ -98,9 +98,11 @@ class Split(Section):
 class Store(Section):
     base_resolution_px: Pixels = 2048
     geometry: Literal["stretch", "pad"] = "stretch"
-    filter: Literal["area", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    filter: Literal["area", "bilinear", "bicubic", "lanczos", "dct"] = "bilinear"
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
     shards: Annotated[int, Field(ge=1, le=99_999)] = 256
+    together_px: list[Pixels] = [1024, 512, 256]
+    upscale: Literal["allow", "exclude"] = "allow"
     max_unreadable_fraction: Fraction = 0.001
 
 
@@ -153,6 +155,7 @@ class Evaluation(Section):
 class Comparison(Section):
     reference_px: Pixels | None = None
     margin_auroc: OpenFraction = 0.01
+    native_at_least_px: Pixels | None = None
     joint_confidence: Confidence = 0.99
 
 
@@ -244,6 +247,10 @@ class StudyConfig(Section):
     def reference_px(self) -> int:
         """The resolution that others are held against: the one named, else the largest."""
         return self.comparison.reference_px or max(self.resolutions_px)
+
+    def together_px(self) -> list[int]:
+        """Smaller resolutions that are made from one reading of the base; the others are made alone."""
+        return [r for r in self.store.together_px if r < self.store.base_resolution_px]
 
     def store_settings(self) -> dict[str, Any]:
         """What the pixels of the store depend on, and which images it holds."""

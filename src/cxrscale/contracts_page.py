@@ -8,6 +8,7 @@ from cxrscale.findings import TARGETS
 from cxrscale.predictions import PREDICTIONS
 from cxrscale.receptive_field import FIELDS
 from cxrscale.stacking import STACKED, WEIGHTS
+from cxrscale.store.fidelity import PSNR, SUMMARY
 from cxrscale.store.shards import MANIFEST, QUARANTINE
 
 #: Every table between stages, with where it lies.
@@ -17,6 +18,8 @@ TABLES = {
     "results/<study>/targets/fold<k>.parquet": TARGETS,
     "results/stores/<store>/<base or resolution>/manifest.parquet": MANIFEST,
     "results/stores/<store>/base/quarantine.csv": QUARANTINE,
+    "results/stores/<store>/<base or resolution>/psnr.csv": PSNR,
+    "results/stores/<store>/<base or resolution>/summary.csv": SUMMARY,
     "<learner>/predictions.parquet": PREDICTIONS,
     "<learner>/metrics.csv": METRICS,
     "<learner>/erf.csv": FIELDS,
@@ -49,7 +52,9 @@ def page() -> str:
         "| file | content |",
         "|---|---|",
         "| `<store>/<base or resolution>/shard-NNNNN.parquet` | `image_id`, `jpeg` (grey, 8 bits), `native_height_px`,"
-        " `native_width_px`; uncompressed, plain encoding, 32 rows a row group |",
+        " `native_width_px`, `native_path`, `native_bytes` (its size), `native_sha256`; uncompressed, plain encoding,"
+        " 32 rows a row group, page checksums |",
+        "| `<store>/base/sample/shard-NNNNN.parquet` | `image_id`, `native`: some native files, to measure PSNR |",
         "| `<learner>/weights.safetensors` | the state dict of the best epoch |",
         "| `<learner>/history.csv` | a row an epoch: losses, validation AUROC, learning rate, images/s, loader wait |",
         "| `<learner>/cost.json` | seconds, images/s, peak memory, device, best epoch, settings, versions |",

@@ -18,6 +18,7 @@ PREDICTIONS = Table(
         Column("study_id", "text", "the study"),
         Column("subject_id", "text", "the patient"),
         Column("split", "text", "validate, combine or test"),
+        Column("native_px", "int32", "largest resolution at which the image is not enlarged"),
     ),
     key=("image_id",),
     per_finding=(
@@ -27,9 +28,12 @@ PREDICTIONS = Table(
 )
 
 
-def predictions_frame(targets: pd.DataFrame, logits: np.ndarray, findings: Sequence[str]) -> pd.DataFrame:
-    """The columns of PREDICTIONS from rows of `findings.TARGETS` and their logits (image, finding)."""
-    columns: dict[str, object] = {c.name: targets[c.name].to_numpy() for c in PREDICTIONS.columns}
+def predictions_frame(
+    targets: pd.DataFrame, native_px: np.ndarray, logits: np.ndarray, findings: Sequence[str]
+) -> pd.DataFrame:
+    """The columns of PREDICTIONS from rows of `findings.TARGETS`, native_px (image,) and logits (image, finding)."""
+    known = {**targets, "native_px": native_px}
+    columns: dict[str, object] = {c.name: np.asarray(known[c.name]) for c in PREDICTIONS.columns}
     for k, finding in enumerate(findings):
         columns[f"logit:{finding}"] = logits[:, k].astype(np.float32)
     for finding in findings:
@@ -41,15 +45,17 @@ def predictions_frame(targets: pd.DataFrame, logits: np.ndarray, findings: Seque
 class Scores:
     """Logits of several learners for the same images of one split, with targets and patients.
 
+    native_at_least_px: only images that are not enlarged at this resolution.
     logits: float64 (learner, image, finding); target: float64 (image, finding), NaN where ignored; patient: int64
     (image,), numbered from 0.
     """
 
-    def __init__(self, paths: Sequence[Path], split: str) -> None:
+    def __init__(self, paths: Sequence[Path], split: str, native_at_least_px: int = 0) -> None:
         frames = []
         for path in paths:
             frame = tables.read(PREDICTIONS, path)
-            frames.append(frame[frame["split"] == split].sort_values("image_id", kind="stable"))
+            chosen = (frame["split"] == split) & (frame["native_px"] >= native_at_least_px)
+            frames.append(frame[chosen].sort_values("image_id", kind="stable"))
         first = frames[0]
         self.findings = PREDICTIONS.findings(first.columns)
         for path, frame in zip(paths, frames, strict=True):

@@ -37,7 +37,8 @@ class ReportSettings:
 
     title, study: texts. findings: those shown, or None for all of the study. patient_pictures: whether the page itself
     may hold pictures and ids. reference_px, margin_auroc, confidence, joint_confidence: as the comparison used them.
-    geometry: of the store, "stretch" or "pad". settings: (name, value here, value of the default protocol).
+    geometry: of the store, "stretch" or "pad". native_at_least_px: images of smaller native files were left out of
+    the study; 0 if none were. settings: (name, value here, value of the default protocol).
     """
 
     title: str
@@ -49,6 +50,7 @@ class ReportSettings:
     confidence: float
     joint_confidence: float
     geometry: str
+    native_at_least_px: int
     settings: Sequence[Sequence[Any]]
 
 
@@ -60,7 +62,8 @@ class Results:
     stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners, each row with KEY.
     costs: cost.json of each learner, in the order of `learners`. field_maps: (model, resolution_px) -> state -> map,
     averaged over folds and seeds. activation: one fold and seed. targets: fold -> targets. manifest: the base store's
-    image_id and native size. planted, boxes: of a synthetic data set, else None.
+    image_id and native size. stores: summary.csv of each resolution, ascending. planted, boxes: of a synthetic data
+    set, else None.
     """
 
     learners: pd.DataFrame
@@ -78,6 +81,7 @@ class Results:
     targets: Mapping[int, pd.DataFrame]
     quarantine: pd.DataFrame
     manifest: pd.DataFrame
+    stores: pd.DataFrame
     planted: pd.DataFrame | None = None
     boxes: pd.DataFrame | None = None
 
@@ -459,9 +463,14 @@ def fields_table(results: Results) -> Table:
     return Table(caption, head, rows)
 
 
-def images_table(results: Results) -> Table:
+def images_of(results: Results, settings: ReportSettings) -> set[str]:
+    """The images of the store that the study uses."""
+    return set(results.manifest.loc[results.manifest["native_px"] >= settings.native_at_least_px, "image_id"])
+
+
+def images_table(results: Results, settings: ReportSettings) -> Table:
     """Images and patients of each split, as they are in the store."""
-    stored = set(results.manifest["image_id"])
+    stored = images_of(results, settings)
     rows: list[list[Cell | str]] = []
     for fold, targets in results.targets.items():
         row: list[Cell | str] = [str(fold)]
@@ -474,12 +483,38 @@ def images_table(results: Results) -> Table:
             row.append(Cell(f"{len(part):,} images", note))
         row.append(f"{len(targets) - len(present):,}")
         rows.append(row)
-    return Table("Images and patients of each split.", ["Fold", *SPLITS, "Left out (quarantined)"], rows)
+    return Table("Images and patients of each split.", ["Fold", *SPLITS, "Left out"], rows)
+
+
+def store_table(results: Results) -> Table:
+    """What the store holds at each resolution and what it lost on the way."""
+    rows: list[list[Cell | str]] = []
+    for row in results.stores.to_dict("records"):
+        share = f"{row['enlarged'] / row['images']:.1%} of the images" if row["images"] else ""
+        loss = [
+            DASH if missing(row[way]) else Cell(f"{row[way]:.1f} dB", f"least {row[f'{way}_least']:.1f}")
+            for way in ("jpeg_db", "direct_db")
+        ]
+        rows.append(
+            [
+                f"{row['resolution_px']} px",
+                Cell(f"{row['images']:,}", f"{row['sampled']} of them measured"),
+                f"{row['bytes'] / 1e9:,.3f} GB",
+                Cell(f"{row['enlarged']:,}", share),
+                *loss,
+            ]
+        )
+    head = ["Resolution", "Images", "Size", "Enlarged", "PSNR: JPEG alone", "PSNR: against one step from native"]
+    caption = (
+        "The image store. Enlarged: the native file is smaller than the resolution. PSNR is measured on a sample "
+        "against lossless ways from the native file."
+    )
+    return Table(caption, head, rows)
 
 
 def findings_table(results: Results, settings: ReportSettings) -> Table:
     """Positives and negatives of each finding in each split."""
-    stored = set(results.manifest["image_id"])
+    stored = images_of(results, settings)
     rows: list[list[Cell | str]] = []
     for fold, targets in results.targets.items():
         present = targets[targets["image_id"].isin(stored)]
@@ -638,6 +673,12 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
         )
     if len(results.quarantine):
         found.append(f"{len(results.quarantine):,} images could not be used and are missing at every resolution.")
+    if settings.native_at_least_px:
+        small = int((results.manifest["native_px"] < settings.native_at_least_px).sum())
+        found.append(
+            f"{small:,} images whose native file is smaller than {settings.native_at_least_px} px are left out at "
+            f"every resolution (store.upscale: exclude)."
+        )
     return found
 
 
@@ -803,7 +844,8 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         precision=precision_table(results, settings),
         planted=planted_table(results, levels, settings) if results.planted is not None else None,
         activation=activation_table(results) if settings.patient_pictures else None,
-        images=images_table(results),
+        images=images_table(results, settings),
+        stores=store_table(results),
         counts=findings_table(results, settings),
         n_quarantined=len(results.quarantine),
         protocol=protocol_table(settings),

@@ -48,8 +48,10 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> SmallStore:
     settings = BaseSettings(SIZE_PX, "stretch", "bilinear", 95)
     paths = [folder / f"{shard_name(s)}.parquet" for s in range(SHARDS)]
     for s, path in enumerate(paths):
-        ingest_shard(images, s, root, settings, 0.0, path, folder / f"quarantine-{s}.csv")
-    tables.write(MANIFEST, list_shards(paths), folder / "manifest.parquet")
+        ingest_shard(
+            images, s, root, settings, 0.0, path, folder / f"sample-{s}.parquet", folder / f"quarantine-{s}.csv"
+        )
+    tables.write(MANIFEST, list_shards(paths, SIZE_PX, "stretch"), folder / "manifest.parquet")
     targets = pd.DataFrame(
         {
             "image_id": ids,
@@ -84,6 +86,7 @@ def write_predictions(tmp_path: Path):
                 "study_id": [f"s{k:04d}" for k in range(n)],
                 "subject_id": [f"p{p}" for p in patient],
                 "split": [split] * n if isinstance(split, str) else split,
+                "native_px": np.arange(1000, 1000 + n, dtype=np.int32),
                 **{f"logit:{f}": np.asarray(v, np.float32) for f, v in logits.items()},
                 **{f"target:{f}": pd.array(v, dtype="Int8") for f, v in targets.items()},
             }

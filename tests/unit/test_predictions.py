@@ -16,12 +16,14 @@ def test_ignored_targets_are_empty(tmp_path):
             "target:Fracture": np.array([0, 1], np.int8), "mask:Fracture": np.array([1, 1], np.int8),
         }
     )  # fmt: skip
-    frame = predictions_frame(targets, np.array([[0.5, -1], [2, 3.25]]), ["Edema", "Fracture"])
+    frame = predictions_frame(targets, np.array([900, 1100]), np.array([[0.5, -1], [2, 3.25]]), ["Edema", "Fracture"])
     tables.write(PREDICTIONS, frame, tmp_path / "p.parquet")
     scores = Scores([tmp_path / "p.parquet"], "test")
     assert scores.findings == ["Edema", "Fracture"]
     assert np.array_equal(scores.target, [[1, 0], [np.nan, 1]], equal_nan=True)
     assert scores.logits.tolist() == [[[0.5, -1], [2, 3.25]]]
+    large = Scores([tmp_path / "p.parquet"], "test", native_at_least_px=1000)
+    assert list(large.image_id) == ["b"]
 
 
 def test_scores_put_the_images_of_one_split_in_one_order(write_predictions):

@@ -29,7 +29,7 @@ def framed(table, rows):
 def make_settings(**changes) -> ReportSettings:
     settings = ReportSettings(
         title="A study", study="tiny", findings=None, patient_pictures=False, reference_px=64, margin_auroc=0.01,
-        confidence=0.95, joint_confidence=0.99, geometry="stretch",
+        confidence=0.95, joint_confidence=0.99, geometry="stretch", native_at_least_px=0,
         settings=[["split.combine_fraction", 0.1, 0.1], ["seeds", [0], [0]], ["training.epochs", 2, 30]],
     )  # fmt: skip
     return dataclasses.replace(settings, **changes)
@@ -120,7 +120,22 @@ def make_results(
         ],
         targets=dict.fromkeys(folds, targets),
         quarantine=pd.DataFrame({"image_id": ["lost-image"], "path": ["files/lost.jpg"], "reason": ["is absent"]}),
-        manifest=pd.DataFrame({"image_id": targets["image_id"], "native_height_px": 80, "native_width_px": 40}),
+        manifest=pd.DataFrame(
+            {"image_id": targets["image_id"], "native_height_px": 80, "native_width_px": 40, "native_px": 40}
+        ),
+        stores=pd.DataFrame(
+            {
+                "resolution_px": [32, 64],
+                "images": 40,
+                "bytes": 2_000_000,
+                "enlarged": [0, 40],
+                "sampled": 8,
+                "jpeg_db": [44.04, np.nan],
+                "jpeg_db_least": [41.0, np.nan],
+                "direct_db": [40.0, 39.0],
+                "direct_db_least": [38.0, 37.0],
+            }
+        ),
     )
 
 
@@ -360,11 +375,22 @@ def test_nothing_learned_is_no_agreement():
 def test_images_out_of_the_store_do_not_count():
     results = make_results()
     results = dataclasses.replace(results, manifest=results.manifest.iloc[1:])
-    row = report.images_table(results).cells[0]
+    row = report.images_table(results, make_settings()).cells[0]
     assert row[1] == report.Cell("1 images", "1 patients")
     assert row[5].text == "1"
     counts = report.findings_table(results, make_settings()).cells[0]
     assert counts[2].text == "1 / 0"
+
+
+def test_enlarged_images_are_counted_and_those_left_out_are_named():
+    results = make_results()
+    cells = report.store_table(results).cells
+    assert [c.text for c in cells[1]] == ["64 px", "40", "0.002 GB", "40", report.DASH, "39.0 dB"]
+    assert cells[1][3].note == "100.0% of the images"
+    assert cells[0][4] == report.Cell("44.0 dB", "least 41.0")
+    strict = make_settings(native_at_least_px=64)
+    assert "whose native file is smaller than 64 px are left out" in " ".join(report.warnings_of(results, strict))
+    assert report.images_table(results, strict).cells[0][1].text == "0 images"
 
 
 def test_numbers_have_a_true_minus_and_fixed_decimals():

@@ -24,6 +24,7 @@ rule compare:
         settings={
             "reference_px": study.reference_px,
             "margin_auroc": study.comparison.margin_auroc,
+            "native_at_least_px": study.comparison.native_at_least_px or 0,
             "joint_confidence": study.comparison.joint_confidence,
             **bootstrap,
         },

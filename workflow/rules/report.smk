@@ -17,10 +17,10 @@ PROTOCOL = {
         "validate_fraction",
         "combine_fraction",
     ),
-    "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality"),
+    "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality", "upscale"),
     "training": TRAINING,
     "evaluation": ("replicates", "confidence", "seed"),
-    "comparison": ("margin_auroc", "joint_confidence"),
+    "comparison": ("margin_auroc", "joint_confidence", "native_at_least_px"),
     "stacking": ("tolerance", "max_steps"),
     "erf": ("images",),
     "cam": ("images_per_finding",),
@@ -67,6 +67,7 @@ rule report:
         targets=[layout.targets(fold) for fold in study.split.use_folds],
         quarantine=f"{layout.store}/base/quarantine.csv",
         manifest=f"{layout.store}/base/manifest.parquet",
+        stores=[f"{layout.resolution_folder(r)}/summary.csv" for r in sorted(study.resolutions_px)],
         planted=layout.source_path("planted.csv") if study.dataset.synthetic else [],
         boxes=layout.source_path("boxes.csv") if study.dataset.synthetic else [],
     output:
@@ -101,6 +102,7 @@ rule report:
             "confidence": study.evaluation.confidence,
             "joint_confidence": study.comparison.joint_confidence,
             "geometry": study.store.geometry,
+            "native_at_least_px": INPUT["native_at_least_px"],
             "settings": [[name, value, default[name]] for name, value in described.items()],
         },
     message:

@@ -1,14 +1,24 @@
 # The image store: native files into base shards, base shards into each smaller resolution, a manifest of each.
 
 base = f"{layout.store}/base"
-smaller = r"|".join(str(r) for r in study.resolutions_px if r != study.store.base_resolution_px)
+alone = r"|".join(
+    str(r) for r in study.resolutions_px if r not in [study.store.base_resolution_px, *study.together_px()]
+)
+PIXELS = {"geometry": study.store.geometry, "filter": study.store.filter}
+
+
+def side_of(folder):
+    return study.store.base_resolution_px if folder == "base" else int(folder)
 
 
 rule ingest_shard:
     input:
-        images=layout.images,
+        # ancient: a new list of images reads no native file again. collect_quarantine holds the list against the
+        # shards, and check_sources sets aside the shards whose images changed.
+        images=ancient(layout.images),
     output:
         shard=f"{base}/shard-{{shard}}.parquet",
+        sample=f"{base}/sample/shard-{{shard}}.parquet",
         quarantine=f"{base}/quarantine/shard-{{shard}}.csv",
     log:
         f"{layout.store}/logs/ingest_shard/{{shard}}.log",
@@ -20,11 +30,11 @@ rule ingest_shard:
     params:
         code=code("ingest_shard.py"),
         settings={
+            **PIXELS,
             "base_resolution_px": study.store.base_resolution_px,
-            "geometry": study.store.geometry,
-            "filter": study.store.filter,
             "jpeg_quality": study.store.jpeg_quality,
         },
+        shards=study.store.shards,
     message:
         "Reading the native images of shard {wildcards.shard}"
     script:
@@ -35,6 +45,7 @@ rule collect_quarantine:
     input:
         images=layout.images,
         quarantine=expand(f"{base}/quarantine/shard-{{shard}}.csv", shard=layout.shards),
+        shards=expand(f"{base}/shard-{{shard}}.parquet", shard=layout.shards),
     output:
         f"{base}/quarantine.csv",
     log:
@@ -53,6 +64,32 @@ rule collect_quarantine:
         "../scripts/collect_quarantine.py"
 
 
+if study.together_px():
+
+    # These resolutions share one reading of the base, and all are made once one is asked for. Any other is made alone,
+    # so that one more resolution touches nothing that exists.
+    rule downscale_together:
+        input:
+            f"{base}/shard-{{shard}}.parquet",
+        output:
+            **{f"px{r}": f"{layout.store}/{r}/shard-{{shard}}.parquet" for r in study.together_px()},
+        log:
+            f"{layout.store}/logs/downscale_together/{{shard}}.log",
+        conda:
+            "../../envs/cxrscale.yaml"
+        resources:
+            mem_mb=1500,
+            runtime=120,
+        params:
+            code=code("downscale_shard.py"),
+            filter=study.store.filter,
+            jpeg_quality=study.store.jpeg_quality,
+        message:
+            "Downscaling shard {wildcards.shard} to {config[store][together_px]} px"
+        script:
+            "../scripts/downscale_shard.py"
+
+
 rule downscale_shard:
     input:
         f"{base}/shard-{{shard}}.parquet",
@@ -61,7 +98,7 @@ rule downscale_shard:
     log:
         f"{layout.store}/logs/downscale_shard/{{resolution}}-{{shard}}.log",
     wildcard_constraints:
-        resolution=smaller or "none",
+        resolution=alone or "none",
     conda:
         "../../envs/cxrscale.yaml"
     resources:
@@ -79,8 +116,8 @@ rule downscale_shard:
 
 rule list_shards:
     input:
-        # The quarantine has been counted before anything is trained.
-        f"{base}/quarantine.csv",
+        # The quarantine has been counted, and the shards hold what the data set names, before anything is trained.
+        ancient(f"{base}/quarantine.csv"),
         shards=expand(f"{layout.store}/{{{{folder}}}}/shard-{{shard}}.parquet", shard=layout.shards),
     output:
         f"{layout.store}/{{folder}}/manifest.parquet",
@@ -95,7 +132,54 @@ rule list_shards:
         runtime=120,
     params:
         code=code("list_shards.py"),
+        geometry=study.store.geometry,
+        size_px=lambda w: side_of(w.folder),
     message:
         "Listing the store at {wildcards.folder}"
     script:
         "../scripts/list_shards.py"
+
+
+rule measure_store:
+    input:
+        sample=expand(f"{base}/sample/shard-{{shard}}.parquet", shard=layout.shards),
+        manifest=f"{layout.store}/{{folder}}/manifest.parquet",
+    output:
+        psnr=f"{layout.store}/{{folder}}/psnr.csv",
+        summary=f"{layout.store}/{{folder}}/summary.csv",
+    log:
+        f"{layout.store}/logs/measure_store/{{folder}}.log",
+    wildcard_constraints:
+        folder=r"base|\d+",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        **PIXELS,
+        code=code("measure_store.py"),
+        base_resolution_px=study.store.base_resolution_px,
+        size_px=lambda w: side_of(w.folder),
+    message:
+        "Measuring what the store at {wildcards.folder} lost"
+    script:
+        "../scripts/measure_store.py"
+
+
+# Asked for by name: which native files and csv rows are not what the store was made of; their shards are set aside.
+rule check_sources:
+    input:
+        images=layout.images,
+    log:
+        f"{layout.store}/logs/check_sources.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    threads: workflow.cores or 1
+    resources:
+        mem_mb=3000,
+        runtime=1440,
+    message:
+        "Comparing the data set with what the store was made of"
+    script:
+        "../scripts/check_sources.py"

@@ -14,7 +14,12 @@ TRAINING = (
     "mean",
     "standard_deviation",
 )
-INPUT = {"mean": study.training.mean, "standard_deviation": study.training.standard_deviation}
+# All resolutions see the same images: with store.upscale "exclude" none that the largest would enlarge.
+INPUT = {
+    "mean": study.training.mean,
+    "standard_deviation": study.training.standard_deviation,
+    "native_at_least_px": max(study.resolutions_px) if study.store.upscale == "exclude" else 0,
+}
 initial_weights = {layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights}
 
 
@@ -46,6 +51,8 @@ rule fetch_weights:
 
 rule train:
     input:
+        # Not before the store was held against the data set's list of images.
+        ancient(f"{base}/quarantine.csv"),
         targets=layout.targets(),
         manifest=lambda w: layout.manifest(w.resolution),
         weights=lambda w: layout.weights(w.model) or [],
@@ -70,6 +77,7 @@ rule train:
     params:
         code=code("train.py"),
         settings=json.dumps({key: getattr(study.training, key) for key in TRAINING}),
+        native_at_least_px=INPUT["native_at_least_px"],
         weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
     message:
         "Training {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
@@ -79,6 +87,7 @@ rule train:
         " --code {params.code} --settings {params.settings:q}"
         " --model {wildcards.model} --resolution-px {wildcards.resolution} --seed {wildcards.seed}"
         " --targets {input.targets} --manifest {input.manifest} {params.weights}"
+        " --native-at-least-px {params.native_at_least_px}"
         " --accelerator {resources.accelerator} --threads {threads} --workers {resources.workers}"
         " --micro-batch-images {resources.micro_batch_images} --checkpoint-s {resources.checkpoint_s}"
 

@@ -20,7 +20,7 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     device = torch.device(snakemake.config["accelerator"])
     targets = tables.read(TARGETS, snakemake.input.targets)
     findings = TARGETS.findings(targets.columns)
-    store = StoreReader(Path(snakemake.input.manifest).parent)
+    store = StoreReader(Path(snakemake.input.manifest).parent, snakemake.params.native_at_least_px)
     chosen = select_images(
         targets, {i for i in targets["image_id"] if i in store}, findings, snakemake.params.images_per_finding
     )

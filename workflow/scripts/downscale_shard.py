@@ -1,4 +1,4 @@
-"""Make one shard of a smaller resolution from the base shard."""
+"""Make one shard of one or more smaller resolutions from the base shard."""
 
 from pathlib import Path
 
@@ -8,9 +8,8 @@ from cxrscale.store.shards import downscale_shard
 with job(snakemake.log[0], __file__) as log:
     count = downscale_shard(
         Path(snakemake.input[0]),
-        int(snakemake.wildcards.resolution),
+        {int(Path(path).parent.name): Path(path) for path in snakemake.output},
         snakemake.params.filter,
         snakemake.params.jpeg_quality,
-        Path(snakemake.output[0]),
     )
     log.info("%d images", count)

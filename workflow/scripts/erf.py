@@ -21,7 +21,7 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     device = torch.device(snakemake.config["accelerator"])
     targets = tables.read(TARGETS, snakemake.input.targets)
     n_findings = len(TARGETS.findings(targets.columns))
-    store = StoreReader(Path(snakemake.input.manifest).parent)
+    store = StoreReader(Path(snakemake.input.manifest).parent, snakemake.params.native_at_least_px)
     rows = select_examples(targets, store, "validate").rows[: snakemake.params.images]
 
     def batches():

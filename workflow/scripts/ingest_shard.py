@@ -5,7 +5,7 @@ from pathlib import Path
 from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES
 from cxrscale.joblog import job
-from cxrscale.store.shards import BaseSettings, ingest_shard
+from cxrscale.store.shards import BaseSettings, ingest_shard, sample_size
 
 with job(snakemake.log[0], __file__) as log:
     count = ingest_shard(
@@ -16,6 +16,8 @@ with job(snakemake.log[0], __file__) as log:
         # Decides whether the run stops, not what a shard holds.
         snakemake.config["store"]["max_unreadable_fraction"],
         Path(snakemake.output.shard),
+        Path(snakemake.output.sample),
         Path(snakemake.output.quarantine),
+        sample_size(snakemake.params.shards),
     )
     log.info("%d images", count)

@@ -15,6 +15,7 @@ from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
 from cxrscale.report import KEY, ReportSettings, Results
 from cxrscale.stacking import STACKED, WEIGHTS
+from cxrscale.store.fidelity import SUMMARY
 from cxrscale.store.shards import MANIFEST, QUARANTINE
 
 with job(snakemake.log[0], __file__) as log:
@@ -64,7 +65,10 @@ with job(snakemake.log[0], __file__) as log:
             fold: tables.read(TARGETS, path) for fold, path in zip(snakemake.params.folds, inputs.targets, strict=True)
         },
         quarantine=tables.read(QUARANTINE, inputs.quarantine),
-        manifest=tables.read(MANIFEST, inputs.manifest, ["image_id", "native_height_px", "native_width_px"]),
+        manifest=tables.read(
+            MANIFEST, inputs.manifest, ["image_id", "native_height_px", "native_width_px", "native_px"]
+        ),
+        stores=pd.concat([tables.read(SUMMARY, path) for path in inputs.stores]),
         planted=synthetic(inputs.planted),
         boxes=synthetic(inputs.boxes),
     )

@@ -22,6 +22,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--settings", type=json.loads, required=True, help="TrainingSettings as JSON")
     parser.add_argument("--targets", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True, help="of the store at this resolution")
+    parser.add_argument("--native-at-least-px", type=int, default=0, help="leave out images with smaller native files")
     parser.add_argument("--weights", type=Path, help="initial weights; random without")
     parser.add_argument("--accelerator", choices=["cuda", "cpu"], required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -51,9 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
                 seed=given.seed,
                 settings=tables.settings_from(TrainingSettings, given.settings),
                 targets=tables.read(TARGETS, given.targets),
-                store=StoreReader(given.manifest.parent),
+                store=StoreReader(given.manifest.parent, given.native_at_least_px),
                 weights=given.weights,
-                inputs_digest=digest([given.code, data]),
+                inputs_digest=digest([given.code, data, given.native_at_least_px]),
                 device=torch.device(given.accelerator),
                 micro_batch_images=given.micro_batch_images,
                 workers=given.workers,

@@ -100,6 +100,7 @@ class ComparisonSettings:
     joint_confidence: float
     replicates: int
     seed: int
+    native_at_least_px: int = 0
 
 
 def verdict(lower: float, upper: float, margin: float) -> str:
@@ -159,7 +160,7 @@ def _levels(
     predictions: Mapping[tuple[str, int, int, int], Path],
     settings: ComparisonSettings,
 ) -> tuple[list[dict[str, object]], dict[str, _Drawn | None]]:
-    scores = Scores([predictions[model, r, fold, seed] for r in resolutions], "test")
+    scores = Scores([predictions[model, r, fold, seed] for r in resolutions], "test", settings.native_at_least_px)
     found: dict[str, _Drawn | None] = {}
     rows: list[dict[str, object]] = []
     defined: list[_Drawn] = []

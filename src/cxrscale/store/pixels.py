@@ -1,18 +1,18 @@
 """Pixels: reading native files as 8-bit grey, geometry, resampling, and the JPEG of the store."""
 
 import io
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-Filter = Literal["area", "bilinear", "bicubic", "lanczos"]
+Filter = Literal["area", "bilinear", "bicubic", "lanczos", "dct"]
 Geometry = Literal["stretch", "pad"]
 
-#: Pillow scales every filter's support with the reduction, so that all of them are antialiased.
+#: Pillow scales these filters' support with the reduction, so that they are antialiased.
 PILLOW_FILTERS = {
-    "area": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
@@ -28,8 +28,8 @@ class UnreadableImageError(Exception):
 def decode_native(data: bytes) -> np.ndarray:
     """Decode a native JPEG or PNG of a radiograph to 8-bit grey.
 
-    Colour is turned to luma (ITU-R BT.601); 16 bits are scaled so that 65,535 becomes 255 (the file's own range is
-    kept: no windowing); EXIF orientation is applied. Returns uint8 (height_px, width_px).
+    Colour is turned to luma (ITU-R BT.601), transparency is ignored; 16 bits are scaled so that 65,535 becomes 255 (the
+    file's own range is kept: no windowing); EXIF orientation is applied. Returns uint8 (height_px, width_px).
     Raises UnreadableImageError for anything else: not an image, truncated, several frames, CMYK, floating point.
     """
     try:
@@ -37,7 +37,7 @@ def decode_native(data: bytes) -> np.ndarray:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise UnreadableImageError(f"has {frames} frames; expected one")
-            if image.format == "JPEG" and image.mode == "L" and not image.getexif().get(0x0112, 1) > 1:
+            if _is_plain(image):
                 return simplejpeg.decode_jpeg(data, colorspace="GRAY")[:, :, 0]
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -55,26 +55,50 @@ def decode_native(data: bytes) -> np.ndarray:
     raise UnreadableImageError(f"has the colour mode {upright.mode}; expected grey or RGB")
 
 
+def _is_plain(image: Image.Image) -> bool:
+    """Whether an opened file is a grey JPEG that lies upright: libjpeg-turbo decodes it directly."""
+    return image.format == "JPEG" and image.mode == "L" and not image.getexif().get(0x0112, 1) > 1
+
+
 def resample(pixels: np.ndarray, height_px: int, width_px: int, filter_: Filter) -> np.ndarray:
-    """Resample with antialiasing, stretching to the size asked for. uint8 (h, w) -> uint8 (height_px, width_px)."""
+    """Resample with antialiasing, stretching to the size asked for. uint8 (h, w) -> uint8 (height_px, width_px).
+
+    "area" is the mean over what an output pixel covers, parts of pixels counted by their share; the others are Pillow's
+    (triangle, cubic with a = -0.5, Lanczos with three lobes, each scaled with the reduction). "dct" counts as "area"
+    here: what a reduced decode leaves to do.
+    """
     if pixels.shape == (height_px, width_px):
         return pixels
-    resized = Image.fromarray(pixels).resize((width_px, height_px), PILLOW_FILTERS[filter_])
-    return np.asarray(resized)
+    if filter_ not in ("area", "dct"):
+        resized = Image.fromarray(pixels).resize((width_px, height_px), PILLOW_FILTERS[filter_])
+        return np.asarray(resized)
+    import cv2  # where training augments on a GPU, nothing else needs it
+
+    height, width = pixels.shape
+    if (height_px > height) != (width_px > width):  # OpenCV's mean holds only where both sides shrink, or both grow
+        pixels = cv2.resize(pixels, (width_px, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(pixels, (width_px, height_px), interpolation=cv2.INTER_AREA))
+
+
+def inner_size(height: int, width: int, size_px: int, geometry: Geometry) -> tuple[int, int]:
+    """Height and width that a picture has inside a square of size_px: all of it if stretched, less if padded."""
+    if geometry == "stretch":
+        return size_px, size_px
+    scale = size_px / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def to_square(pixels: np.ndarray, size_px: int, geometry: Geometry, filter_: Filter) -> np.ndarray:
     """Bring a picture to size_px x size_px: "stretch" ignores the aspect ratio (as the paper does), "pad" keeps it,
     centres the picture and fills with black.
     """
-    if geometry == "stretch":
-        return resample(pixels, size_px, size_px, filter_)
-    height, width = pixels.shape
-    scale = size_px / max(height, width)
-    inner_height, inner_width = (max(1, round(side * scale)) for side in (height, width))
+    inner_height, inner_width = inner_size(pixels.shape[0], pixels.shape[1], size_px, geometry)
+    inner = resample(pixels, inner_height, inner_width, filter_)
+    if inner.shape == (size_px, size_px):
+        return inner
     square = np.full((size_px, size_px), PAD_FILL, dtype=np.uint8)
     top, left = (size_px - inner_height) // 2, (size_px - inner_width) // 2
-    square[top : top + inner_height, left : left + inner_width] = resample(pixels, inner_height, inner_width, filter_)
+    square[top : top + inner_height, left : left + inner_width] = inner
     return square
 
 
@@ -83,6 +107,29 @@ def encode(pixels: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)[:, :, None], quality=quality, colorspace="GRAY")
 
 
-def decode(data: bytes | memoryview) -> np.ndarray:
-    """Decode a grey JPEG of the store. Returns uint8 (height_px, width_px). Raises ValueError if it is damaged."""
-    return simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)[:, :, 0]
+def decode(data: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Decode a grey JPEG. Returns uint8 (height_px, width_px). Raises ValueError if it is damaged.
+
+    at_least: (height_px, width_px); if given, the JPEG is decoded at the smallest of libjpeg's scales (eighths, by a
+    reduced inverse DCT) that is not below it: most of the filter "dct". A side that is no multiple of eight pixels is
+    rounded up, so that the picture is stretched by less than one output pixel.
+    """
+    height, width = at_least
+    return simplejpeg.decode_jpeg(data, "GRAY", min_height=height, min_width=width, strict=True)[:, :, 0]
+
+
+def downscale(jpeg: bytes, sizes_px: Sequence[int], filter_: Filter) -> list[np.ndarray]:
+    """Bring a square grey JPEG of the store to smaller sizes: uint8 (size_px, size_px) for each of sizes_px.
+
+    It is decoded once, but once for each size with the filter "dct". Raises ValueError if it is damaged.
+    """
+    if filter_ == "dct":
+        return [resample(decode(jpeg, (size, size)), size, size, "dct") for size in sizes_px]
+    whole = decode(jpeg)
+    return [resample(whole, size, size, filter_) for size in sizes_px]
+
+
+def psnr_db(pixels: np.ndarray, reference: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of 8-bit pictures in dB, peak 255; infinite where they are equal."""
+    error = np.mean((pixels.astype(np.float64) - reference) ** 2)
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")

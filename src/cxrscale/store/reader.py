@@ -4,8 +4,8 @@ store = StoreReader("results/stores/mimic-cxr-jpg-1a2b3c4d/512")
 pixels = store["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"]  # uint8 (512, 512)
 """
 
-import hashlib
 import mmap
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,24 @@ from cxrscale.store.shards import MANIFEST, shard_name
 
 
 class StoreReader:
-    """The images of one resolution. Files are mapped on first use, and anew in each process."""
+    """The images of one resolution. Files are mapped on first use, and anew in each process.
 
-    def __init__(self, folder: str | Path) -> None:
+    native_at_least_px: images that would be enlarged at this resolution are as if they were not there.
+    """
+
+    def __init__(self, folder: str | Path, native_at_least_px: int = 0) -> None:
         self.folder = Path(folder)
         manifest = tables.read(MANIFEST, self.folder / "manifest.parquet")
-        self._rows = {str(image_id): row for row, image_id in enumerate(manifest["image_id"])}
+        self.native_px = manifest["native_px"].to_numpy()
+        wanted = self.native_px >= native_at_least_px
+        self._rows = {
+            str(i): row for row, (i, keep) in enumerate(zip(manifest["image_id"], wanted, strict=True)) if keep
+        }
         self.shard = manifest["shard"].to_numpy()
         self.row_group = manifest["row_group"].to_numpy()
         self._offset = manifest["offset"].to_numpy()
         self._length = manifest["length"].to_numpy()
-        self._sha256 = manifest["sha256"].to_numpy(dtype=object)
+        self._crc32 = manifest["crc32"].to_numpy()
         self._mapped: dict[int, mmap.mmap] = {}
 
     def __len__(self) -> int:
@@ -63,7 +70,7 @@ class StoreReader:
                     f"{path}: cannot be read: {error}. Delete it and the manifest beside it, then rerun the workflow."
                 ) from error
         data = self._mapped[shard][offset : offset + length]
-        if hashlib.sha256(data).hexdigest()[:16] != self._sha256[row]:
+        if zlib.crc32(data) != self._crc32[row]:
             raise StudyError(
                 f"{path}: is damaged at byte {offset}. Delete it and the manifest beside it, then rerun the workflow."
             )

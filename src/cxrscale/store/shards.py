@@ -2,14 +2,20 @@
 
 A shard is one Parquet file: image_id, the JPEG's bytes, uncompressed and without dictionary, so that the bytes of each
 JPEG lie in the file as they are and a reader can map the file and slice it. The manifest holds where.
+
+What a shard holds follows from the native files, the settings and nothing else: neither the number of workers nor what
+was interrupted on the way shows in its bytes.
 """
 
 import hashlib
 import logging
 import mmap
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -22,9 +28,10 @@ from cxrscale.store.pixels import (
     Filter,
     Geometry,
     UnreadableImageError,
-    decode,
     decode_native,
+    downscale,
     encode,
+    inner_size,
     to_square,
 )
 from cxrscale.tables import Column, Table
@@ -40,8 +47,19 @@ SHARD_SCHEMA = pa.schema(
         pa.field("jpeg", pa.binary(), nullable=False),
         pa.field("native_height_px", pa.int32(), nullable=False),
         pa.field("native_width_px", pa.int32(), nullable=False),
+        pa.field("native_path", pa.string(), nullable=False),
+        pa.field("native_bytes", pa.int64(), nullable=False),
+        pa.field("native_sha256", pa.string(), nullable=False),
     ]
 )
+
+#: Of each shard, this many native files are kept whole, so that what the store lost can be measured at any time.
+SAMPLE_IMAGES = 64
+SAMPLE_SCHEMA = pa.schema(
+    [pa.field("image_id", pa.string(), nullable=False), pa.field("native", pa.binary(), nullable=False)]
+)
+
+MANIFEST_FILE = "manifest.parquet"  # beside the shards it lists
 
 MANIFEST = Table(
     name="manifest",
@@ -54,7 +72,10 @@ MANIFEST = Table(
         Column("length", "int64", "bytes of the JPEG"),
         Column("native_height_px", "int32", "height of the native file after EXIF orientation"),
         Column("native_width_px", "int32", "width of the native file after EXIF orientation"),
-        Column("sha256", "text", "first 16 hex digits of SHA-256 of the JPEG's bytes"),
+        Column("scale_y", "float64", "rows of this resolution per native row; above 1 the image was enlarged"),
+        Column("scale_x", "float64", "columns of this resolution per native column"),
+        Column("native_px", "int32", "largest resolution at which this image is not enlarged"),
+        Column("crc32", "int64", "CRC-32 of the JPEG's bytes, as zlib computes it"),
     ),
     key=("image_id",),
 )
@@ -85,6 +106,11 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:05d}"
 
 
+def sample_size(shards: int) -> int:
+    """How many images of each shard keep their native file: `SAMPLE_IMAGES` in all, one a shard at least."""
+    return -(-SAMPLE_IMAGES // shards)
+
+
 def ingest_shard(
     images: pd.DataFrame,
     shard: int,
@@ -92,13 +118,16 @@ def ingest_shard(
     settings: BaseSettings,
     max_unreadable_fraction: float,
     shard_path: Path,
+    sample_path: Path,
     quarantine_path: Path,
+    sample_images: int = 1,
 ) -> int:
-    """Read one shard's native files, each once, and write the base shard and its quarantine.
+    """Read one shard's native files, each once, and write the base shard, its sample and its quarantine.
 
-    images: the table of that name, whole. Unreadable images are left out and named with the reason. Returns how many
-    images the shard holds. Raises StudyError, before anything is written, once the unreadable images of this shard
-    alone exceed max_unreadable_fraction of *all* images, or the data root does not exist.
+    images: the table of that name, whole. sample_images: how many native files are kept whole, the first in the
+    shard's order, which is random. Unreadable images are left out and named with the reason. Returns how many images
+    the shard holds. Raises StudyError, before anything is written, once the unreadable images of this shard alone
+    exceed max_unreadable_fraction of *all* images, or the data root does not exist.
     """
     rows = images[images["shard"] == shard].sort_values("order", kind="stable")
     allowed = int(max_unreadable_fraction * len(images))
@@ -107,11 +136,14 @@ def ingest_shard(
             f"dataset.root: there is no folder {root}; the images of {len(images)} rows are looked for there."
         )
     refused: list[tuple[str, str, str]] = []
+    sample: list[tuple[str, bytes]] = []
 
-    def records() -> Iterator[tuple[str, bytes, int, int]]:
+    with ExitStack() as files:
+        writer = _ShardWriter(files.enter_context(replacing(shard_path)))
         for row in rows.itertuples():
             try:
-                pixels = decode_native(_read_native(root / str(row.path)))
+                native = _read_native(root / str(row.path))
+                pixels = decode_native(native)
             except UnreadableImageError as error:
                 refused.append((str(row.image_id), str(row.path), str(error)))
                 logger.warning("quarantined %s (%s): %s", row.image_id, row.path, error)
@@ -119,12 +151,23 @@ def ingest_shard(
                     raise _too_many(refused, images, rows, root, max_unreadable_fraction) from None
                 continue
             square = to_square(pixels, settings.base_resolution_px, settings.geometry, settings.filter)
-            yield str(row.image_id), encode(square, settings.jpeg_quality), *pixels.shape
-
-    count = _write_shard(records(), shard_path)
-    quarantine = pd.DataFrame(refused, columns=["image_id", "path", "reason"], dtype="str")
-    tables.write(QUARANTINE, quarantine, quarantine_path)
-    return count
+            writer.add(
+                image_id=str(row.image_id),
+                jpeg=encode(square, settings.jpeg_quality),
+                native_height_px=pixels.shape[0],
+                native_width_px=pixels.shape[1],
+                native_path=str(row.path),
+                native_bytes=len(native),
+                native_sha256=hashlib.sha256(native).hexdigest(),
+            )
+            if len(sample) < sample_images:
+                sample.append((str(row.image_id), native))
+        writer.close()
+        columns = [list(column) for column in zip(*sample, strict=True)] or [[], []]
+        pq.write_table(pa.table(columns, schema=SAMPLE_SCHEMA), files.enter_context(replacing(sample_path)))
+        quarantine = pd.DataFrame(refused, columns=["image_id", "path", "reason"], dtype="str")
+        tables.write(QUARANTINE, quarantine, quarantine_path)
+    return writer.count
 
 
 def _read_native(path: Path) -> bytes:
@@ -151,86 +194,120 @@ def _too_many(
     )
 
 
-def downscale_shard(base_path: Path, size_px: int, filter_: Filter, jpeg_quality: int, shard_path: Path) -> int:
-    """Write one shard of a smaller resolution from the base shard. Returns how many images it holds.
+def downscale_shard(base_path: Path, shard_paths: Mapping[int, Path], filter_: Filter, jpeg_quality: int) -> int:
+    """Write the shard of one or more smaller resolutions from the base shard. Returns how many images each holds.
 
+    shard_paths: where the shard of each resolution (size_px) goes. Each image of the base is decoded once for all of
+    them ("dct": once for each), and every shard holds the same bytes as if it were made alone.
     Raises StudyError if the base shard is damaged.
     """
-
-    def records() -> Iterator[tuple[str, bytes, int, int]]:
-        for batch in pq.ParquetFile(base_path).iter_batches(batch_size=ROW_GROUP_IMAGES):
-            for image_id, jpeg, height, width in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                try:
-                    pixels = decode(jpeg)
-                except ValueError as error:
-                    raise StudyError(
-                        f"{base_path}: {image_id} is damaged: {error}. Delete the file and rerun."
-                    ) from error
-                yield (
-                    image_id,
-                    encode(to_square(pixels, size_px, "stretch", filter_), jpeg_quality),
-                    height,
-                    width,
-                )
-
-    return _write_shard(records(), shard_path)
+    with ExitStack() as files:
+        writers = {size: _ShardWriter(files.enter_context(replacing(path))) for size, path in shard_paths.items()}
+        for record in read_shard(base_path):
+            jpeg = record.pop("jpeg")
+            try:
+                smaller = downscale(jpeg, list(writers), filter_)
+            except ValueError as error:
+                raise damaged(base_path, f"{record['image_id']}: {error}") from error
+            for writer, pixels in zip(writers.values(), smaller, strict=True):
+                writer.add(**record, jpeg=encode(pixels, jpeg_quality))
+        for writer in writers.values():
+            writer.close()
+    return next(iter(writers.values())).count
 
 
-def _write_shard(records: Iterator[tuple[str, bytes, int, int]], path: Path) -> int:
-    count = 0
-    with (
-        replacing(path) as temporary,
-        pq.ParquetWriter(
-            temporary, SHARD_SCHEMA, compression="NONE", use_dictionary=False, write_statistics=False
-        ) as writer,
-    ):
-        group: list[tuple[str, bytes, int, int]] = []
-        for record in records:
-            group.append(record)
-            if len(group) == ROW_GROUP_IMAGES:
-                writer.write_table(_group_table(group))
-                count, group = count + len(group), []
-        if group or not count:
-            writer.write_table(_group_table(group))
-            count += len(group)
-    return count
+def read_shard(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a shard, a row group in memory at a time; every page is held against its checksum.
+
+    Raises StudyError if the file is absent or damaged.
+    """
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        for batch in file.iter_batches(batch_size=ROW_GROUP_IMAGES):
+            yield from batch.to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise damaged(path, str(error)) from error
 
 
-def _group_table(group: list[tuple[str, bytes, int, int]]) -> pa.Table:
-    columns = zip(*group, strict=True) if group else [()] * len(SHARD_SCHEMA)
-    return pa.table(
-        [pa.array(column, type=f.type) for column, f in zip(columns, SHARD_SCHEMA, strict=True)],
-        schema=SHARD_SCHEMA,
+def damaged(path: Path, what: str) -> StudyError:
+    """The error for a shard that does not hold what was written, with the way to repair it."""
+    return StudyError(
+        f"{path}: is damaged: {what}. Run `python -m cxrscale.store.verify {path.parent.parent} --set-aside`, which "
+        f"checks the whole store and moves damaged shards away, then run the workflow again: it makes them anew."
     )
 
 
-def list_shards(shard_paths: Sequence[Path]) -> pd.DataFrame:
+class _ShardWriter:
+    """Writes records into one shard, a row group at a time, plain and uncompressed."""
+
+    def __init__(self, path: Path) -> None:
+        self.count = 0
+        self._group: list[dict[str, Any]] = []
+        self._file = pq.ParquetWriter(
+            path,
+            SHARD_SCHEMA,
+            compression="NONE",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+
+    def add(self, **record: Any) -> None:
+        self._group.append(record)
+        self.count += 1
+        if len(self._group) == ROW_GROUP_IMAGES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.write_table(pa.Table.from_pylist(self._group, schema=SHARD_SCHEMA))
+        self._group = []
+
+    def close(self) -> None:
+        if self._group or not self.count:
+            self._flush()
+        self._file.close()
+
+
+def list_shards(shard_paths: Sequence[Path], size_px: int, geometry: Geometry) -> pd.DataFrame:
     """Find every JPEG in the shards: the columns of `MANIFEST`.
 
     shard_paths: the files of one resolution; the shard's number is taken from the file's name.
     Raises StudyError if a shard is damaged or its bytes are not where Parquet's plain encoding puts them.
     """
-    found: list[tuple[str, int, int, int, int, int, int, str]] = []
+    found: list[tuple[Any, ...]] = []
     for path in shard_paths:
         number = int(path.stem.removeprefix("shard-"))
+        position = 0
         try:
-            file = pq.ParquetFile(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StudyError(f"{path}: is damaged: {error}. Delete the file and rerun.") from error
-        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            position = 0
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group)
-                for image_id, jpeg, height, width in zip(*(c.to_pylist() for c in table.columns), strict=True):
-                    # Plain encoding: four bytes of length, then the value.
-                    position = mapped.find(len(jpeg).to_bytes(4, "little") + jpeg, position)
-                    if position < 0:
-                        raise StudyError(
-                            f"{path}: {image_id} is not stored plainly; was the shard written by cxrscale?"
-                        )
-                    sha256 = hashlib.sha256(jpeg).hexdigest()[:16]
-                    found.append((image_id, number, group, position + 4, len(jpeg), height, width, sha256))
-                    position += 4 + len(jpeg)
+            handle = path.open("rb")
+        except OSError as error:
+            raise damaged(path, str(error)) from error
+        with handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            for place, record in enumerate(read_shard(path)):
+                jpeg, height, width = record["jpeg"], record["native_height_px"], record["native_width_px"]
+                # Plain encoding: four bytes of length, then the value.
+                position = mapped.find(len(jpeg).to_bytes(4, "little") + jpeg, position)
+                if position < 0:
+                    raise StudyError(
+                        f"{path}: {record['image_id']} is not stored plainly; was the shard written by cxrscale?"
+                    )
+                inner_height, inner_width = inner_size(height, width, size_px, geometry)
+                found.append(
+                    (
+                        record["image_id"],
+                        number,
+                        place // ROW_GROUP_IMAGES,
+                        position + 4,
+                        len(jpeg),
+                        height,
+                        width,
+                        inner_height / height,
+                        inner_width / width,
+                        min(height, width) if geometry == "stretch" else max(height, width),
+                        zlib.crc32(jpeg),
+                    )
+                )
+                position += 4 + len(jpeg)
     return pd.DataFrame(found, columns=[c.name for c in MANIFEST.columns])
 
 

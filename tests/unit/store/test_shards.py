@@ -1,4 +1,9 @@
 import hashlib
+import subprocess
+import sys
+import time
+import zlib
+from contextlib import ExitStack
 
 import numpy as np
 import pandas as pd
@@ -43,7 +48,8 @@ def native(tmp_path):
 def ingest(native, tmp_path, fraction=0.0, shard=3):
     root, images = native
     path, quarantine = tmp_path / f"store/shard-{shard:05d}.parquet", tmp_path / "store/quarantine.csv"
-    return ingest_shard(images, shard, root, SETTINGS, fraction, path, quarantine), path, quarantine
+    sample = tmp_path / "store/sample.parquet"
+    return ingest_shard(images, shard, root, SETTINGS, fraction, path, sample, quarantine, 2), path, quarantine
 
 
 def test_a_shard_holds_its_images_by_order_in_groups_of_32(native, tmp_path):
@@ -64,13 +70,13 @@ def test_a_shard_holds_its_images_by_order_in_groups_of_32(native, tmp_path):
 def test_the_manifests_offsets_give_back_exactly_the_bytes(native, tmp_path):
     _, path, _ = ingest(native, tmp_path)
     jpegs = pq.read_table(path).to_pydict()["jpeg"]
-    manifest = list_shards([path])
+    manifest = list_shards([path], 24, "stretch")
     tables.write(MANIFEST, manifest, tmp_path / "manifest.parquet")
     data = path.read_bytes()
     cut = [data[o : o + n] for o, n in zip(manifest["offset"], manifest["length"], strict=True)]
     assert len(cut) == 40
     assert cut == jpegs
-    assert list(manifest["sha256"]) == [hashlib.sha256(j).hexdigest()[:16] for j in jpegs]
+    assert list(manifest["crc32"]) == [zlib.crc32(j) for j in jpegs]
     assert set(manifest["shard"]) == {3}
     assert list(manifest["row_group"]) == [0] * 32 + [1] * 8
 
@@ -93,7 +99,7 @@ def test_absent_and_damaged_images_are_quarantined_with_the_reason(native, tmp_p
     assert table["reason"]["i6"].startswith("cannot be decoded: ")
     assert table["reason"]["i7"] == "cannot be read: Is a directory"
     assert len(table) == 3
-    assert not {"i5", "i6", "i7"} & set(list_shards([path])["image_id"])
+    assert not {"i5", "i6", "i7"} & set(list_shards([path], 24, "stretch")["image_id"])
 
 
 def test_too_many_unreadable_images_stop_with_counts_and_nothing_is_written(native, tmp_path):
@@ -116,33 +122,140 @@ def test_a_missing_root_is_named(native, tmp_path):
 def test_a_shard_without_images_is_an_empty_file_that_can_be_used(native, tmp_path):
     count, path, _ = ingest(native, tmp_path, shard=0)
     assert count == 0
-    assert list_shards([path]).empty
-    assert downscale_shard(path, 8, "area", 90, tmp_path / "small/shard-00000.parquet") == 0
+    assert list_shards([path], 24, "stretch").empty
+    assert downscale_shard(path, {8: tmp_path / "small/shard-00000.parquet"}, "area", 90) == 0
 
 
 def test_a_smaller_resolution_is_made_of_the_base_and_holds_the_same_images(native, tmp_path):
     _, base, _ = ingest(native, tmp_path)
     small = tmp_path / "small/shard-00003.parquet"
-    assert downscale_shard(base, 8, "area", 90, small) == 40
+    assert downscale_shard(base, {8: small}, "area", 90) == 40
     one, other = pq.read_table(base).to_pydict(), pq.read_table(small).to_pydict()
-    for column in ("image_id", "native_height_px", "native_width_px"):
+    for column in set(one) - {"jpeg"}:
         assert one[column] == other[column]
     expected = pixels.encode(pixels.to_square(pixels.decode(one["jpeg"][30]), 8, "stretch", "area"), 90)
     assert other["jpeg"][30] == expected
 
 
-def test_a_damaged_base_shard_is_an_error_that_names_it(native, tmp_path):
+def test_a_shard_records_its_native_files_and_keeps_two(native, tmp_path):
+    _, path, _ = ingest(native, tmp_path)
+    record = pq.read_table(path).to_pylist()[7]
+    data = (native[0] / "i7.png").read_bytes()
+    assert record["native_path"] == "i7.png"
+    assert record["native_bytes"] == len(data)
+    assert record["native_sha256"] == hashlib.sha256(data).hexdigest()
+    sample = pq.read_table(tmp_path / "store/sample.parquet").to_pylist()
+    assert sample == [{"image_id": i, "native": (native[0] / f"{i}.png").read_bytes()} for i in ("i0", "i1")]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "expected"), [("stretch", (24 / 20, 24 / 30, 20)), ("pad", (16 / 20, 24 / 30, 30))]
+)
+def test_the_manifest_states_how_much_an_image_was_scaled(native, tmp_path, geometry, expected):
+    """Twenty rows and thirty columns: stretched to 24 px they are enlarged, padded they are not."""
+    _, path, _ = ingest(native, tmp_path)
+    row = list_shards([path], 24, geometry).iloc[0]
+    assert (row["scale_y"], row["scale_x"], row["native_px"]) == pytest.approx(expected)
+
+
+def test_several_resolutions_at_once_hold_the_same_bytes_as_each_alone(native, tmp_path):
+    _, base, _ = ingest(native, tmp_path)
+    together = {size: tmp_path / f"together/{size}.parquet" for size in (16, 12, 8)}
+    downscale_shard(base, together, "bicubic", 90)
+    for size, path in together.items():
+        alone = tmp_path / f"alone/{size}.parquet"
+        downscale_shard(base, {size: alone}, "bicubic", 90)
+        assert alone.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("where", ["jpeg", "native_sha256"])
+def test_one_changed_bit_of_a_base_shard_is_an_error_that_names_it(native, tmp_path, where):
+    """A JPEG with one changed bit may well decode: the pages' checksums find it."""
     _, base, _ = ingest(native, tmp_path)
     data = bytearray(base.read_bytes())
-    row = list_shards([base]).iloc[4]
-    data[row["offset"] : row["offset"] + row["length"]] = bytes(int(row["length"]))
+    record = pq.read_table(base).to_pylist()[4]
+    value = record[where] if where == "jpeg" else record[where].encode()
+    data[data.index(value) + len(value) // 2] ^= 1
     base.write_bytes(data)
-    with pytest.raises(StudyError, match=r"shard-00003.parquet: i4 is damaged: .*Delete the file and rerun"):
-        downscale_shard(base, 8, "area", 90, tmp_path / "small.parquet")
+    for read in (
+        lambda: downscale_shard(base, {8: tmp_path / "small.parquet"}, "area", 90),
+        lambda: list_shards([base], 24, "stretch"),
+    ):
+        with pytest.raises(
+            StudyError, match=r"shard-00003.parquet: is damaged: .*cxrscale.store.verify .* --set-aside"
+        ):
+            read()
     assert not (tmp_path / "small.parquet").exists()
-    base.write_bytes(data[:-100])
-    with pytest.raises(StudyError, match=r"shard-00003.parquet: is damaged: .*Delete the file and rerun"):
-        list_shards([base])
+    assert list(tmp_path.glob(".small*")) == []
+
+
+def test_a_shortened_shard_is_an_error_that_names_it(native, tmp_path):
+    _, base, _ = ingest(native, tmp_path)
+    base.write_bytes(base.read_bytes()[:-100])
+    with pytest.raises(StudyError, match=r"shard-00003.parquet: is damaged: .*run the workflow again"):
+        list_shards([base], 24, "stretch")
+
+
+INGEST = """
+import resource, sys
+from pathlib import Path
+import pandas as pd
+from cxrscale.store.shards import BaseSettings, ingest_shard
+root, folder, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+paths = sorted(p.name for p in root.iterdir())
+images = pd.DataFrame({"image_id": paths, "path": paths, "shard": 0, "order": range(len(paths))})
+print("started", flush=True)
+files = (folder / name for name in ("shard-00000.parquet", "sample.parquet", "quarantine.csv"))
+ingest_shard(images, 0, root, BaseSettings(64, "stretch", "bilinear", 95), 0.0, *files)
+"""
+
+
+@pytest.fixture
+def ingest_process(tmp_path):
+    """A function that starts an ingest of forty pictures in a process of its own; limit: bytes a file may have."""
+    root = tmp_path / "native"
+    root.mkdir()
+    for k in range(40):
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (300, 280)).astype(np.uint8)).save(root / f"{k}.png")
+
+    def start(name, limit=0):
+        command = [sys.executable, "-c", INGEST, str(root), str(tmp_path / name), str(limit)]
+        process = closing.enter_context(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        assert process.stdout.readline() == "started\n"
+        return process
+
+    with ExitStack() as closing:
+        yield start
+
+
+def test_killed_at_any_moment_the_next_run_gives_the_same_bytes(ingest_process, tmp_path):
+    began = time.monotonic()
+    assert ingest_process("whole").wait() == 0
+    whole = time.monotonic() - began
+    for fraction in np.random.default_rng().uniform(0, 1, 5):
+        process = ingest_process("killed")
+        time.sleep(fraction * whole)
+        process.kill()
+        process.communicate()
+    assert ingest_process("killed").wait() == 0
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == names  # nothing left behind
+    for name in names:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_where_the_disk_is_full_nothing_is_left_and_the_message_says_so(ingest_process, tmp_path):
+    process = ingest_process("full", limit=50_000)
+    error = process.communicate()[1]
+    assert process.returncode == 1
+    assert "StudyError" in error
+    assert "shard-00000.parquet: cannot be written: File too large. Free some space and run again" in error
+    assert list((tmp_path / "full").iterdir()) == []
+    assert ingest_process("full").wait() == 0
 
 
 def test_a_shard_that_is_not_stored_plainly_is_refused(native, tmp_path):
@@ -150,7 +263,7 @@ def test_a_shard_that_is_not_stored_plainly_is_refused(native, tmp_path):
     packed = tmp_path / "shard-00009.parquet"
     pq.write_table(pq.read_table(base), packed, compression="zstd")
     with pytest.raises(StudyError, match="i0 is not stored plainly; was the shard written by cxrscale"):
-        list_shards([packed])
+        list_shards([packed], 24, "stretch")
 
 
 def test_the_share_left_out_of_the_whole_store_is_limited():

@@ -1,0 +1,21 @@
+"""Compare the data set with what the store was made of, and set aside the shards whose images changed."""
+
+from pathlib import Path
+
+from cxrscale import tables
+from cxrscale.datasets.contracts import IMAGES
+from cxrscale.joblog import job
+from cxrscale.store.changes import find_changes, set_aside
+
+with job(snakemake.log[0], __file__) as log:
+    images = tables.read(IMAGES, snakemake.input.images, columns=["image_id", "path", "shard"])
+    store = Path(snakemake.input.images).parent
+    changes = find_changes(images, store, Path(snakemake.config["dataset"]["root"]), workers=snakemake.threads)
+    for change in changes.itertuples():
+        log.warning("%s (%s, shard %d) %s", change.image_id, change.path, change.shard, change.change)
+    stale = sorted(set(changes.loc[changes["stale"], "shard"]))
+    if stale:
+        target = set_aside(store, [f for s in stale for f in store.glob(f"*/shard-{s:05d}.parquet")])
+        log.warning("%d shards were moved to %s; run the workflow again to make them anew.", len(stale), target)
+    else:
+        log.warning("%d images: the store is of the data set as it is now.", len(images))
