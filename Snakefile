@@ -84,6 +84,8 @@ rule all:
     default_target: True
     input:
         f"{layout.folder}/report/report.html",
+        # Asked for by name, since a missing file between others goes unseen: where shards were set aside, these are gone.
+        [layout.manifest(resolution) for resolution in study.resolutions_px],
 
 
 # Labels and targets alone; needs no image.

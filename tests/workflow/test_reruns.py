@@ -102,8 +102,67 @@ def test_how_it_runs_reruns_nothing(study: Path) -> None:
 
 def test_one_more_resolution_leaves_what_exists(study: Path) -> None:
     jobs = planned(study, "--config", "resolutions_px=[32, 40, 48]")
-    new = {"downscale_shard": 2, "list_shards": 1, **dict.fromkeys(LEARNERS, 2)}
+    new = {"downscale_shard": 2, "list_shards": 1, "measure_store": 1, **dict.fromkeys(LEARNERS, 2)}
     assert jobs == new | SPANNING
+
+
+def test_changed_sources_are_found_and_only_their_shard_is_made_again(study: Path) -> None:
+    """A native file replaced and another that is no longer named: found on request, with what depends on them."""
+    (store,) = (study / "results/stores").glob("synthetic-tiny-*")
+    images = pd.read_parquet(store / "images.parquet")
+    assert set(images["shard"]) == {0, 1}
+    assert "the store is of the data set as it is now" in snakemake(study, "check_sources").stdout
+    assert planned(study) == {}
+    other, replaced = images[images["shard"] == 1]["path"].iloc[:2]
+    root = study / "results/data/synthetic-tiny"
+    shutil.copy(root / other, root / replaced)
+    assert planned(study) == {}  # native files count as fixed until they are checked
+    before = {path.relative_to(store): path.read_bytes() for path in store.glob("*/shard-*.parquet")}
+    result = snakemake(study, "check_sources")
+    assert f"{replaced}, shard 1) has other bytes" in result.stdout
+    assert "1 shards were moved to" in result.stdout
+    jobs = planned(study)
+    made = {"ingest_shard": 1, "collect_quarantine": 1, "downscale_together": 1, "list_shards": 2, "measure_store": 2}
+    assert jobs == made | LEARNERS | SPANNING
+    assert snakemake(study, "stores").returncode == 0
+    for path, data in before.items():
+        assert ((store / path).read_bytes() == data) == ("00000" in path.name), path
+
+
+def test_another_list_of_images_stops_before_anything_is_trained(study: Path) -> None:
+    table = study / "results/data/synthetic-tiny/mimic-cxr-2.0.0-metadata.csv.gz"
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    rows.iloc[1:].to_csv(table, index=False)
+    jobs = planned(study)
+    assert {"ingest_shard", "downscale_together", "list_shards"} & set(jobs) == set()
+    assert jobs["index_images"] == jobs["collect_quarantine"] == 1
+    result = snakemake(study)
+    assert result.returncode != 0
+    assert "1 in it are no longer named so" in result.stdout
+    assert "snakemake --cores all check_sources" in result.stdout
+    assert "rule train:" not in result.stdout
+    assert "is no longer in the csv files" in snakemake(study, "check_sources").stdout
+    assert planned(study)["ingest_shard"] == 1
+
+
+def test_damaged_shard_is_set_aside_and_made_again(study: Path) -> None:
+    (store,) = (study / "results/stores").glob("synthetic-tiny-*")
+    shard = store / "32/shard-00001.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    result = snakemake(study, str(store.relative_to(study) / "32/psnr.csv"), "--force")
+    assert result.returncode != 0
+    assert "--set-aside" in result.stdout
+    command = [sys.executable, "-m", "cxrscale.store.verify", str(store), "--set-aside"]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(study / "src")}, check=False)
+    assert planned(study, "stores")["downscale_together"] == 1
+    assert snakemake(study, "stores").returncode == 0
+    assert shard.read_bytes() == whole
+
+
+def test_two_studies_with_the_same_store_settings_share_one_store(study: Path) -> None:
+    jobs = planned(study, "stores", "--config", "study=another", "training={epochs: 3}")
+    assert jobs == {}
 
 
 def test_label_policy_touches_no_image(study: Path) -> None:
