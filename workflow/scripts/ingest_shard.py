@@ -5,9 +5,11 @@ from pathlib import Path
 from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES
 from cxrscale.joblog import job
+from cxrscale.store.pixels import use_one_thread
 from cxrscale.store.shards import BaseSettings, ingest_shard, sample_size
 
 with job(snakemake.log[0], __file__) as log:
+    use_one_thread()
     count = ingest_shard(
         tables.read(IMAGES, snakemake.input.images),
         int(snakemake.wildcards.shard),

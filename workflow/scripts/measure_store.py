@@ -5,9 +5,11 @@ from pathlib import Path
 from cxrscale import tables
 from cxrscale.joblog import job
 from cxrscale.store.fidelity import PSNR, SUMMARY, measure, summarise
+from cxrscale.store.pixels import use_one_thread
 from cxrscale.store.reader import StoreReader
 
 with job(snakemake.log[0], __file__) as log:
+    use_one_thread()
     store = StoreReader(Path(snakemake.input.manifest).parent)
     psnr = measure(
         [Path(path) for path in snakemake.input.sample],

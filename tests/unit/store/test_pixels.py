@@ -181,7 +181,7 @@ def test_psnr_by_hand():
     assert pixels.psnr_db(GREY, GREY) == float("inf")
 
 
-@pytest.mark.parametrize("filter_", ["area", *pixels.PILLOW_FILTERS])
+@pytest.mark.parametrize("filter_", ["area", "bilinear", "bicubic", "lanczos"])
 def test_every_filter_is_antialiased(filter_):
     """A chequerboard of single pixels is far above the limit of a quarter of its size: only its mean may be left."""
     board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
