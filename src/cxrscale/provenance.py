@@ -85,13 +85,30 @@ def _module_file(name: str) -> Path | None:
 
 def _imports(path: Path) -> frozenset[str]:
     """Dotted names of the package's modules that a file imports, anywhere in it, with the packages they lie in."""
-    return _imports_of(path, path.stat().st_mtime_ns, path.stat().st_size)
+    return _read_code(path)[1]
+
+
+def canonical_code(path: Path) -> str:
+    """The digest of a file's code without comments, docstrings and layout, the same on every version of Python."""
+    return _read_code(path)[0]
+
+
+def _read_code(path: Path) -> tuple[str, frozenset[str]]:
+    stat = path.stat()
+    return _parse_code(path, stat.st_mtime_ns, stat.st_size)
 
 
 @cache
-def _imports_of(path: Path, mtime_ns: int, size: int) -> frozenset[str]:
+def _parse_code(path: Path, mtime_ns: int, size: int) -> tuple[str, frozenset[str]]:
+    """The digest of a file's code and what it imports; parsed once, since every start of a job needs all of them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    imports = _imports_of(tree, path)
+    return hashlib.sha256(_canonical(tree).encode()).hexdigest(), imports
+
+
+def _imports_of(tree: ast.Module, path: Path) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -109,42 +126,27 @@ def _imports_of(path: Path, mtime_ns: int, size: int) -> frozenset[str]:
     return frozenset(name for name in with_parents if _module_file(name) is not None)
 
 
-def canonical_code(path: Path) -> str:
-    """The digest of a file's code without comments, docstrings and layout, the same on every version of Python."""
-    stat = path.stat()
-    return _canonical_code(path, stat.st_mtime_ns, stat.st_size)
-
-
-@cache
-def _canonical_code(path: Path, mtime_ns: int, size: int) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    return hashlib.sha256(_canonical(_without_docstrings(tree)).encode()).hexdigest()
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return tree
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        return body[1:]
+    return body
 
 
 def _canonical(node: Any) -> str:
-    """A text of a parse tree that leaves out what is empty, since versions of Python differ in empty fields."""
+    """A text of a parse tree that leaves out docstrings, and what is empty, since versions of Python differ in that."""
     if isinstance(node, ast.JoinedStr):
         node = ast.JoinedStr(_joined(node.values))
     if isinstance(node, ast.AST):
-        fields = (
+        fields = dict(sorted(ast.iter_fields(node)))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            fields["body"] = _without_docstring(node.body)
+        kept = (
             f"{name}={_canonical(value)}"
-            for name, value in sorted(ast.iter_fields(node))
+            for name, value in fields.items()
             if value not in (None, []) or (isinstance(node, ast.Constant) and name == "value")
         )
-        return f"{type(node).__name__}({','.join(fields)})"
+        return f"{type(node).__name__}({','.join(kept)})"
     if isinstance(node, list):
         return f"[{','.join(map(_canonical, node))}]"
     return repr(node)

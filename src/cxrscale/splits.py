@@ -128,7 +128,7 @@ def build_targets(
     if settings.method == "official":
         split = official_split(table, settings)
     else:
-        split = split_patients(list(dict.fromkeys(table["subject_id"])), settings, fold)
+        split = split_patients(table["subject_id"].unique().tolist(), settings, fold)
     table["split"] = table["subject_id"].map(split)
     if views is not None:
         table = table[table["view"].fillna("").isin(list(views))].reset_index(drop=True)

@@ -86,8 +86,14 @@ def _arrow(table: Table, frame: pd.DataFrame, where: str) -> pa.Table:
     if table.key and frame.duplicated(list(table.key)).any():
         twice = frame.loc[frame.duplicated(list(table.key)), list(table.key)].iloc[0].to_dict()
         raise StudyError(f"{where}: {table.name} holds {twice} twice")
-    arrays = [pa.array(frame[c.name], type=TYPES[c.type], from_pandas=True) for c in columns]
-    return pa.table(arrays, names=names)
+    return pa.table([_array(table, column, frame[column.name], where) for column in columns], names=names)
+
+
+def _array(table: Table, column: Column, values: pd.Series, where: str) -> pa.Array:
+    try:
+        return pa.array(values, type=TYPES[column.type], from_pandas=True)
+    except (pa.ArrowException, OverflowError) as error:
+        raise StudyError(f"{where}: {table.name}: {column.name} holds what is no {column.type}: {error}") from error
 
 
 def write(table: Table, frame: pd.DataFrame, path: str | Path) -> None:
@@ -109,9 +115,13 @@ def read(table: Table, path: str | Path, columns: list[str] | None = None) -> pd
     if not path.is_file():
         raise StudyError(f"{path}: there is no such file; {table.name} should be there")
     if path.suffix == ".csv":
-        text = {c.name: str for c in table.columns if c.type == "text"}
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-        return frame if columns is None else frame[columns]
+        try:
+            head = pd.read_csv(path, nrows=0).columns
+            text = {c.name: str for c in table.expanded(table.findings(head)) if c.type == "text"}
+            frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+        except ValueError as error:
+            raise StudyError(f"{path}: {table.name} cannot be read as csv: {error}") from error
+        return _arrow(table, frame, str(path)).to_pandas() if columns is None else frame[columns]
     frame = pq.read_table(path, columns=columns).to_pandas()
     if columns is None:
         _arrow(table, frame, str(path))

@@ -63,6 +63,41 @@ def test_a_file_that_breaks_the_declaration_is_refused(tmp_path):
         tables.read(TABLE, tmp_path / "t.parquet")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("id,note,n,", "id,note,m,", "rows lacks the column 'n'; it has ['id', 'note', 'm', 'x:Edema', 'y:Edema']"),
+        ("id,note,n,", "id,,n,", "rows lacks the column 'note'"),
+        ("b,,2", ",,2", "rows row 1: id is empty, which it may not be"),
+        ("b,,2", "b,,", "rows row 1: n is empty, which it may not be"),
+        ("b,,2", "NA,,2", "rows holds {'id': 'NA'} twice"),
+        ("b,,2", "b,,2.5", "rows: n holds what is no int32"),
+        ("b,,2", "b,,many", "rows: n holds what is no int32"),
+        ("b,,2,,1", "b,,2,,300", "rows: y:Edema holds what is no int8"),
+        ("b,,2,,1", "b,,2,,1,1,1", "rows cannot be read as csv"),
+    ],
+)
+def test_a_csv_file_that_breaks_the_declaration_is_refused_as_parquet_is(tmp_path, old, new, said):
+    path = tmp_path / "t.csv"
+    tables.write(TABLE, frame(), path)
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    with pytest.raises(StudyError) as error:
+        tables.read(TABLE, path)
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_csv_and_parquet_are_read_with_the_same_types(tmp_path):
+    for given in (frame(), frame(note=None), frame().head(0)):
+        for name in ("t.csv", "t.parquet"):
+            tables.write(TABLE, given, tmp_path / name)
+        pd.testing.assert_frame_equal(
+            tables.read(TABLE, tmp_path / "t.csv"), tables.read(TABLE, tmp_path / "t.parquet")
+        )
+
+
 def test_an_absent_file_is_named_with_what_should_be_there(tmp_path):
     with pytest.raises(StudyError, match=r"t.parquet: there is no such file; rows should be there"):
         tables.read(TABLE, tmp_path / "t.parquet")

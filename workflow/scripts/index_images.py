@@ -17,7 +17,7 @@ with job(snakemake.log[0], __file__) as log:
         manifest=dataset["manifest"],
     )
     images = reader.read_images(sources)
-    images["shard"], images["order"] = assign_shards(list(images["image_id"]), snakemake.params.shards)
+    images["shard"], images["order"] = assign_shards(images["image_id"].tolist(), snakemake.params.shards)
     tables.write(IMAGES, images, snakemake.output[0])
     log.info("%d images of %d patients", len(images), images["subject_id"].nunique())
     for view, count in images["view"].fillna("(not recorded)").value_counts().items():

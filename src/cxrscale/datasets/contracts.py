@@ -1,9 +1,13 @@
 """The two tables that every data set becomes, and the checks that all parsers share."""
 
+import csv
+import gzip
 import hashlib
 import warnings
+import zlib
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,21 +70,25 @@ def find_source(root: Path, names: Sequence[str]) -> Path:
     )
 
 
+def csv_header(path: Path) -> list[str]:
+    """The names of a csv file's columns. Raises StudyError if the file cannot be read or a name stands twice."""
+    first = _pandas_csv(path, nrows=1, header=None)
+    names = ["" if pd.isna(name) else str(name) for name in first.iloc[0]]
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise StudyError(f"{path}: the column {twice[0]!r} stands twice; expected each column once. It has {names}")
+    return names
+
+
 def read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
     """Read the named columns of a csv file as text, blank as null, in file order.
 
     Raises StudyError that names the file and the missing column, or says why the file cannot be read.
     """
-    try:
-        head = list(pd.read_csv(path, nrows=0).columns)
-        if missing := [name for name in required if name not in head]:
-            raise StudyError(f"{path}: there is no column {missing[0]!r}; it has {head}")
-        # All columns and no index: else pandas drops fields too many, or shifts the columns, without a word.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(path, index_col=False, dtype=str, keep_default_na=False, na_values=[""])
-    except (OSError, EOFError, ValueError, pd.errors.ParserWarning) as error:
-        raise StudyError(f"{path}: cannot be read as csv: {error}. Fetch the file again.") from error
+    head = csv_header(path)
+    if missing := [name for name in required if name not in head]:
+        raise StudyError(f"{path}: there is no column {missing[0]!r}; it has {head}. Expected {', '.join(required)}.")
+    # All columns and no index: else pandas drops fields too many, or shifts the columns, without a word.
+    frame = _pandas_csv(path, index_col=False)
     frame = frame[[c for c in head if c in (*required, *optional)]]
     for name in optional:
         if name not in frame:
@@ -88,24 +96,61 @@ def read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ()) 
     return frame
 
 
+def _pandas_csv(path: Path, **options: Any) -> pd.DataFrame:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], **options)
+    except (OSError, EOFError, ValueError, zlib.error, pd.errors.ParserWarning) as error:
+        raise StudyError(f"{path}: cannot be read as csv: {error}. Fetch the file again.") from error
+
+
+def line_of(path: Path, row: int) -> int:
+    """The line, from 1, on which a row (from 0) of a csv file begins: blank lines and lines within quotes are counted.
+
+    Reads the file again, so it is for messages alone. Where that fails, it says what holds for a plain file.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8", errors="replace", newline="") as handle:
+            reader = csv.reader(handle)
+            begin, seen = 1, -1  # the header is the row before the first
+            for fields in reader:
+                if len(fields) > 1 or (fields and (not fields[0] or fields[0].strip())):  # else a blank line
+                    if seen == row:
+                        return begin
+                    seen += 1
+                begin = reader.line_num + 1
+    except (OSError, EOFError, zlib.error, csv.Error):
+        pass
+    return row + 2
+
+
+def numbers(raw: pd.Series) -> np.ndarray:
+    """A column of text as float64 (row,), NaN where it is null or no number. Each distinct text is read once."""
+    codes, texts = pd.factorize(raw)
+    values = pd.to_numeric(pd.Series(texts, dtype=str).str.strip(), errors="coerce")
+    return np.append(values.to_numpy("float64", na_value=np.nan), np.nan)[codes]  # code -1, null, takes the last
+
+
 def parse_labels(raw: pd.Series, path: Path, finding: str) -> pd.Series:
     """Turn a column of text labels into Int8 with nulls. Raises StudyError at the first value outside the coding."""
-    values = pd.to_numeric(raw.str.strip(), errors="coerce")
-    wrong = (raw.notna() & values.isna()) | (values.notna() & ~values.isin([-1, 0, 1]))
+    values = numbers(raw)
+    wrong = raw.notna().to_numpy() & ~np.isin(values, [-1, 0, 1])
     if wrong.any():
-        position = int(wrong.to_numpy().argmax())
+        position = int(wrong.argmax())
         raise StudyError(
-            f"{path} line {position + 2}: {finding} is {raw.iloc[position]!r}; expected {CODING}. "
+            f"{path} line {line_of(path, position)}: {finding} is {raw.iloc[position]!r}; expected {CODING}. "
             f"Correct the row or remove it."
         )
-    return values.astype("Int8")
+    return pd.Series(values, index=raw.index, name=raw.name).astype("Int8")
 
 
 def check_filled(frame: pd.DataFrame, column: str, path: Path) -> None:
     """Raise StudyError naming the file and the line if a value of `column` is empty."""
-    if frame[column].isna().any():
-        line = int(frame[column].isna().to_numpy().argmax()) + 2
-        raise StudyError(f"{path} line {line}: {column} is blank; every row needs one.")
+    blank = frame[column].isna().to_numpy()
+    if blank.any():
+        raise StudyError(f"{path} line {line_of(path, int(blank.argmax()))}: {column} is blank; every row needs one.")
 
 
 def check_unique(frame: pd.DataFrame, column: str, path: Path) -> None:
@@ -117,22 +162,44 @@ def check_unique(frame: pd.DataFrame, column: str, path: Path) -> None:
         value = frame[column].iloc[second]
         first = int((frame[column] == value).to_numpy().argmax())
         raise StudyError(
-            f"{path} lines {first + 2} and {second + 2}: {column} {value!r} stands twice; "
+            f"{path} lines {line_of(path, first)} and {line_of(path, second)}: {column} {value!r} stands twice; "
             f"it must be unique. Remove one of the rows."
+        )
+
+
+def check_one_of(frame: pd.DataFrame, column: str, values: Sequence[str], path: Path, blank: bool = False) -> None:
+    """Raise StudyError naming the file and the line if a value of `column` is none of these; blank: or empty."""
+    unknown = ~frame[column].isin(list(values)).to_numpy()
+    if blank:
+        unknown &= frame[column].notna().to_numpy()
+    if unknown.any():
+        row = int(unknown.argmax())
+        names = [*values, "blank"] if blank else list(values)
+        raise StudyError(
+            f"{path} line {line_of(path, row)}: {column} is {frame[column].iloc[row]!r}; "
+            f"expected {', '.join(names[:-1])} or {names[-1]}."
         )
 
 
 def check_paths(frame: pd.DataFrame, path: Path) -> None:
     """Raise StudyError if a path is absolute or leads out of the root by its text (links are not followed)."""
-    for line, text in enumerate(frame["path"], start=2):
-        if pd.isna(text):
+    text = frame["path"].fillna("").astype(str)
+    leaves = (
+        text.str.startswith(("/", "~"))
+        | text.str.contains("\\", regex=False)
+        | text.str.slice(0, 3).str.contains(":", regex=False)
+        | ("/" + text + "/").str.contains("/../", regex=False)
+    )
+    wrong = (frame["path"].isna() | leaves).to_numpy(dtype=bool)
+    if wrong.any():
+        row = int(wrong.argmax())
+        line, named = line_of(path, row), frame["path"].iloc[row]
+        if pd.isna(named):
             raise StudyError(f"{path} line {line}: path is blank; expected a path relative to dataset.root.")
-        parts = PurePosixPath(text).parts
-        if text.startswith(("/", "~")) or "\\" in text or ":" in text[:3] or ".." in parts:
-            raise StudyError(
-                f"{path} line {line}: path {text!r} leads out of dataset.root; "
-                f"expected a path below it, with forward slashes and without '..'."
-            )
+        raise StudyError(
+            f"{path} line {line}: path {named!r} leads out of dataset.root; "
+            f"expected a path below it, with forward slashes and without '..'."
+        )
 
 
 def check_one_patient_a_study(frame: pd.DataFrame, path: Path) -> None:

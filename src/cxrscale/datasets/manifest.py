@@ -11,9 +11,11 @@ import pandas as pd
 
 from cxrscale.datasets.contracts import (
     check_filled,
+    check_one_of,
     check_one_patient_a_study,
     check_paths,
     check_unique,
+    csv_header,
     find_source,
     parse_labels,
     read_csv,
@@ -45,13 +47,7 @@ def read_images(sources: dict[str, Path]) -> pd.DataFrame:
     check_unique(frame, "image_id", path)
     for column in ("subject_id", "study_id"):
         check_filled(frame, column, path)
-    unknown = frame["split"].notna() & ~frame["split"].isin(["train", "validate", "combine", "test"])
-    if unknown.any():
-        line = int(unknown.to_numpy().argmax())
-        raise StudyError(
-            f"{path} line {line + 2}: split is {frame['split'].iloc[line]!r}; "
-            f"expected train, validate, combine, test or blank."
-        )
+    check_one_of(frame, "split", ["train", "validate", "combine", "test"], path, blank=True)
     check_paths(frame, path)
     check_one_patient_a_study(frame, path)
     frame["native_height_px"] = pd.array([None] * len(frame), dtype="Int32")
@@ -68,8 +64,7 @@ def read_labels(sources: dict[str, Path], findings: Sequence[str] | None = None)
     """
     path = sources["manifest"]
     if findings is None:
-        head = pd.read_csv(path, nrows=0).columns
-        findings = [c for c in head if c not in (*COLUMNS, "split")]
+        findings = [c for c in csv_header(path) if c and c not in (*COLUMNS, "split")]
     if not findings:
         raise StudyError(f"{path}: there is no column for a finding besides {', '.join(COLUMNS)} and split.")
     frame = read_csv(path, [*COLUMNS[:3], *findings])

@@ -11,10 +11,14 @@ from pathlib import Path
 import pandas as pd
 
 from cxrscale.datasets.contracts import (
+    check_one_of,
     check_one_patient_a_study,
     check_paths,
     check_unique,
+    csv_header,
     find_source,
+    line_of,
+    numbers,
     parse_labels,
     read_csv,
 )
@@ -64,13 +68,7 @@ def read_images(sources: dict[str, Path]) -> pd.DataFrame:
     check_unique(meta, "dicom_id", sources["metadata"])
     split = read_csv(sources["split"], ["dicom_id", "subject_id", "study_id", "split"])
     check_unique(split, "dicom_id", sources["split"])
-    unknown = ~split["split"].isin(["train", "validate", "test"])
-    if unknown.any():
-        line = int(unknown.to_numpy().argmax())
-        raise StudyError(
-            f"{sources['split']} line {line + 2}: split is {split['split'].iloc[line]!r}; "
-            f"expected train, validate or test."
-        )
+    check_one_of(split, "split", ["train", "validate", "test"], sources["split"])
     frame = pd.DataFrame(
         {
             "image_id": meta["dicom_id"],
@@ -97,15 +95,15 @@ def read_images(sources: dict[str, Path]) -> pd.DataFrame:
 
 
 def _pixels(raw: pd.Series, path: Path) -> pd.Series:
-    values = pd.to_numeric(raw, errors="coerce")
-    wrong = raw.notna() & ~(values % 1 == 0)
+    values = numbers(raw)
+    wrong = raw.notna().to_numpy() & ~(values % 1 == 0)
     if wrong.any():
-        position = int(wrong.to_numpy().argmax())
+        position = int(wrong.argmax())
         raise StudyError(
-            f"{path} line {position + 2}: {raw.name} is {raw.iloc[position]!r}; expected a whole number of pixels "
-            f"or blank. Correct the row."
+            f"{path} line {line_of(path, position)}: {raw.name} is {raw.iloc[position]!r}; "
+            f"expected a whole number of pixels or blank. Correct the row."
         )
-    return values.astype("Int32")
+    return pd.Series(values, index=raw.index).astype("Int32")
 
 
 def read_labels(sources: dict[str, Path], findings: Sequence[str] | None = None) -> pd.DataFrame:
@@ -134,8 +132,11 @@ def read_labels(sources: dict[str, Path], findings: Sequence[str] | None = None)
 
 
 def _with_radiologist(studies: pd.DataFrame, path: Path, findings: list[str]) -> pd.DataFrame:
-    head = list(pd.read_csv(path, nrows=0).columns)
+    head = csv_header(path)
     alias = {new: old for old, new in RADIOLOGIST_NAMES.items() if old in head}
+    for other, name in RADIOLOGIST_NAMES.items():
+        if name in findings and not {other, name} & set(head):
+            raise StudyError(f"{path}: there is no column {name!r} or {other!r}; it has {head}. Expected one of them.")
     test = read_csv(path, ["study_id", *(alias.get(f, f) for f in findings)])
     check_unique(test, "study_id", path)
     test = test.rename(columns={old: new for new, old in alias.items()}).set_index("study_id")

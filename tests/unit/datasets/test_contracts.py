@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("id,b\n1,2\n")
     said = refused(contracts.read_csv, path, ["id", "c"])
-    assert f"{path}: there is no column 'c'; it has ['id', 'b']" in said
+    assert f"{path}: there is no column 'c'; it has ['id', 'b']. Expected id, c." in said
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8bbroken", b"a,b\n1,2,3,4\n1,2,3\n", b"a,b\n1,2\n1,2,3\n"])
@@ -70,6 +71,35 @@ def test_a_label_outside_the_coding_names_file_line_and_value(wrong):
     assert f"f.csv.gz line 4: Edema is {wrong!r}; expected 1, 0, -1 (uncertain) or blank (not mentioned)" in said
 
 
+@pytest.mark.parametrize("name", ["f.csv", "f.csv.gz"])
+def test_lines_are_counted_as_an_editor_does_whatever_stands_between_the_rows(tmp_path, name):
+    path = tmp_path / name
+    text = 'id,"no\nte",n\n\na,"one\ntwo\n\nthree",1\n  \nb,,1\r\n"",x,1\nc,"say ""hi""\n",1\na,,7\n'
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    assert [contracts.line_of(path, row) for row in range(5)] == [4, 9, 10, 11, 13]
+    frame = contracts.read_csv(path, ["id", "n"])
+    assert len(frame) == 5
+    said = refused(contracts.parse_labels, frame["n"], path, "n")
+    assert f"{path} line 13: n is '7'" in said
+    assert f"{path} line 10: id is blank" in refused(contracts.check_unique, frame, "id", path)
+    said = refused(contracts.check_unique, frame.drop(index=2), "n", path)
+    assert f"{path} lines 4 and 9: n '1' stands twice" in said
+    assert f"{path} line 13: n is '7'; expected 1 or 2." in refused(
+        contracts.check_one_of, frame, "n", ["1", "2"], path
+    )
+
+
+def test_lines_of_a_file_that_is_gone_are_those_of_a_plain_one(tmp_path):
+    assert contracts.line_of(tmp_path / "gone.csv", 3) == 5
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,b,b\n1,2,3\n")
+    said = refused(contracts.read_csv, path, ["id", "b"])
+    assert f"{path}: the column 'b' stands twice; expected each column once" in said
+
+
 def test_a_duplicate_names_both_lines():
     frame = pd.DataFrame({"image_id": ["a", "b", "c", "b"]})
     said = refused(contracts.check_unique, frame, "image_id", Path("f.csv"))
@@ -82,6 +112,18 @@ def test_a_duplicate_names_both_lines():
 def test_a_path_that_leads_out_of_the_root_is_refused(path):
     said = refused(contracts.check_paths, pd.DataFrame({"path": ["files/a..b.jpg", path]}), Path("f.csv"))
     assert f"f.csv line 3: path {path!r} leads out of dataset.root; expected a path below it" in said
+
+
+@pytest.mark.parametrize("path", ["..", "a/..", "./../x", "a//..//b", "~x", "ab:c", "a\nb/../c"])
+def test_other_ways_out_of_the_root_are_refused(path):
+    said = refused(contracts.check_paths, pd.DataFrame({"path": ["x", path, "../later"]}), Path("f.csv"))
+    assert f"f.csv line 3: path {path!r} leads out of dataset.root" in said
+
+
+def test_paths_below_the_root_are_taken():
+    paths = ["x", ".x/..y/z..", "a/.../b", "a~/b", "abc:d", "./a", "a b/ü.png"]
+    contracts.check_paths(pd.DataFrame({"path": paths}), Path("f.csv"))
+    contracts.check_paths(pd.DataFrame({"path": []}), Path("f.csv"))
 
 
 def test_a_blank_path_is_refused():

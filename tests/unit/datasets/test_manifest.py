@@ -63,6 +63,19 @@ def test_labels_that_cannot_be_right_are_refused(tmp_path):
         manifest.read_labels(sources(tmp_path, bare))
 
 
+def test_a_manifest_that_is_no_csv_says_so(tmp_path):
+    with pytest.raises(StudyError, match=r"mine.csv: cannot be read as csv"):
+        manifest.read_labels(sources(tmp_path, ""))
+
+
+def test_lines_within_quotes_are_counted(tmp_path):
+    text = ROWS.replace(",PA,", ',"PA\nerect",').replace("-1.0", "-1.5").replace(",,test", ",,exam")
+    with pytest.raises(StudyError, match=r"mine.csv line 4: Scoliosis is '-1.5'"):
+        manifest.read_labels(sources(tmp_path, text))
+    with pytest.raises(StudyError, match=r"mine.csv line 5: split is 'exam'"):
+        manifest.read_images(sources(tmp_path, text))
+
+
 def test_a_missing_manifest_is_named(tmp_path):
     with pytest.raises(StudyError, match=r"has no mine.csv"):
         manifest.sources(tmp_path, manifest="mine.csv")

@@ -104,6 +104,31 @@ def test_the_radiologists_wrong_value_names_his_file_and_line(tmp_path):
         mimic.read_labels(mimic.sources(tmp_path, "chexpert", "radiologist"))
 
 
+RADIOLOGIST = "mimic-cxr-2.1.0-test-set-labeled.csv"
+HEADER = ",".join(["study_id", *CHEXPERT_FINDINGS])
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("", "cannot be read as csv: No columns to parse from file"),
+        ('"' + HEADER, "cannot be read as csv: .*EOF inside string"),
+        (HEADER.replace("study_id", "study"), "there is no column 'study_id'; it has .*Expected study_id, Atelectasis"),
+        (HEADER.replace("Edema", "Oedema"), "there is no column 'Edema'; it has .*Expected study_id, Atelectasis"),
+        (HEADER.replace("Fracture", "Edema"), "the column 'Edema' stands twice; expected each column once"),
+        (
+            HEADER.replace("Lung Opacity", "Opacity"),
+            "there is no column 'Lung Opacity' or 'Airspace Opacity'; it has .*Expected",
+        ),
+    ],
+)
+def test_a_broken_header_of_the_radiologist_names_file_column_and_what_is_expected(tmp_path, header, said):
+    write(tmp_path)
+    (tmp_path / RADIOLOGIST).write_text(f"{header}\n54{',' * 14}\n" if header else "")
+    with pytest.raises(StudyError, match=f"{RADIOLOGIST}: {said}"):
+        mimic.read_labels(mimic.sources(tmp_path, "chexpert", "radiologist"))
+
+
 def test_sources_follow_the_settings_and_tell_what_is_missing(tmp_path):
     write(tmp_path)
     assert mimic.sources(tmp_path, "negbio", "same")["labels"].name == "mimic-cxr-2.0.0-negbio.csv.gz"
