@@ -5,8 +5,8 @@
 No image and no data of anyone is in them: ids are random numbers in the data set's ranges, and labels are dealt out at
 random until they have the published counts. Those are of MIMIC-CXR-JPG 2.0.0 (Johnson et al. 2019, arXiv:1901.07042,
 and physionet.org/content/mimic-cxr-jpg): images, studies and patients of each official split, views, and the
-CheXpert labeler's counts per finding in train. Patients and studies of each split were held against the published totals
-only. What is not published is made up and says so here: validate and test
+CheXpert labeler's counts per finding in train. Patients and studies of each split were held against the published
+totals only. What is not published is made up and says so here: validate and test
 have train's shares of labels, the NegBio file has CheXpert's counts, all studies without a label row are in train.
 """
 
