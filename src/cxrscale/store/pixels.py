@@ -44,7 +44,7 @@ def decode_native(data: bytes) -> np.ndarray:
             raise UnreadableImageError("has values outside 16 bits")
         return ((values * 255 + 32_767) // 65_535).astype(np.uint8)
     if upright.mode in ("L", "1", "P", "RGB", "LA", "RGBA"):
-        return np.asarray(upright.convert("L"))
+        return np.array(upright.convert("L"))
     raise UnreadableImageError(f"has the colour mode {upright.mode}; expected grey or RGB")
 
 

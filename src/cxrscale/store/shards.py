@@ -9,7 +9,6 @@ was interrupted on the way shows in its bytes.
 
 import hashlib
 import logging
-import mmap
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -222,7 +221,7 @@ def read_shard(path: Path) -> Iterator[dict[str, Any]]:
     Raises StudyError if the file is absent or damaged.
     """
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         for batch in file.iter_batches(batch_size=ROW_GROUP_IMAGES):
             yield from batch.to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
@@ -277,38 +276,42 @@ def list_shards(shard_paths: Sequence[Path], size_px: int, geometry: Geometry) -
     found: list[tuple[Any, ...]] = []
     for path in shard_paths:
         number = int(path.stem.removeprefix("shard-"))
-        position = 0
-        try:
-            handle = path.open("rb")
-        except OSError as error:
-            raise damaged(path, str(error)) from error
-        with handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            for place, record in enumerate(read_shard(path)):
-                jpeg, height, width = record["jpeg"], record["native_height_px"], record["native_width_px"]
-                # Plain encoding: four bytes of length, then the value.
-                position = mapped.find(len(jpeg).to_bytes(4, "little") + jpeg, position)
-                if position < 0:
-                    raise StudyError(
-                        f"{path}: {record['image_id']} is not stored plainly; was the shard written by cxrscale?"
-                    )
-                inner_height, inner_width = inner_size(height, width, size_px, geometry)
-                found.append(
-                    (
-                        record["image_id"],
-                        number,
-                        place // ROW_GROUP_IMAGES,
-                        position + 4,
-                        len(jpeg),
-                        height,
-                        width,
-                        inner_height / height,
-                        inner_width / width,
-                        min(height, width) if geometry == "stretch" else max(height, width),
-                        zlib.crc32(jpeg),
-                    )
+        for place, (record, offset) in enumerate(zip(read_shard(path), _offsets(path), strict=True)):
+            jpeg, height, width = record["jpeg"], record["native_height_px"], record["native_width_px"]
+            inner_height, inner_width = inner_size(height, width, size_px, geometry)
+            found.append(
+                (
+                    record["image_id"],
+                    number,
+                    place // ROW_GROUP_IMAGES,
+                    offset,
+                    len(jpeg),
+                    height,
+                    width,
+                    inner_height / height,
+                    inner_width / width,
+                    min(height, width) if geometry == "stretch" else max(height, width),
+                    zlib.crc32(jpeg),
                 )
-                position += 4 + len(jpeg)
+            )
     return pd.DataFrame(found, columns=[c.name for c in MANIFEST.columns])
+
+
+def _offsets(path: Path) -> Iterator[int]:
+    """Where each JPEG of a shard begins in the file, a row group in memory at a time."""
+    with path.open("rb") as handle:
+        file = pq.ParquetFile(path, pre_buffer=False)
+        for group in range(file.num_row_groups):
+            column = file.metadata.row_group(group).column(SHARD_SCHEMA.get_field_index("jpeg"))
+            handle.seek(column.data_page_offset)
+            chunk, position = handle.read(column.total_compressed_size), 0
+            for jpeg in file.read_row_group(group, columns=["jpeg"])["jpeg"].to_pylist():
+                # Plain encoding: four bytes of length, then the value.
+                position = chunk.find(len(jpeg).to_bytes(4, "little") + jpeg, position)
+                if position < 0:
+                    raise StudyError(f"{path}: its JPEGs are not stored plainly; was it written by cxrscale?")
+                yield column.data_page_offset + position + 4
+                position += 4 + len(jpeg)
 
 
 def check_unreadable(quarantine: pd.DataFrame, n_images: int, max_fraction: float) -> None:
