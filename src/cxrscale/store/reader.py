@@ -4,8 +4,8 @@ store = StoreReader("results/stores/mimic-cxr-jpg-1a2b3c4d/512")
 pixels = store["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"]  # uint8 (512, 512)
 """
 
-import hashlib
 import mmap
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class StoreReader:
         self.row_group = manifest["row_group"].to_numpy()
         self._offset = manifest["offset"].to_numpy()
         self._length = manifest["length"].to_numpy()
-        self._sha256 = manifest["sha256"].to_numpy(dtype=object)
+        self._crc32 = manifest["crc32"].to_numpy()
         self._mapped: dict[int, mmap.mmap] = {}
 
     def __len__(self) -> int:
@@ -50,8 +50,11 @@ class StoreReader:
         except KeyError as error:
             raise StudyError(f"{self.folder}: image {error.args[0]} is not in the store.") from None
 
-    def jpeg(self, row: int) -> bytes:
-        """The bytes of one JPEG. Raises StudyError if the shard is missing, shortened or changed."""
+    def jpeg(self, row: int) -> memoryview:
+        """The bytes of one JPEG, where they lie in the mapped file.
+
+        Raises StudyError if the shard is missing, shortened or changed.
+        """
         shard, offset, length = int(self.shard[row]), int(self._offset[row]), int(self._length[row])
         path = self.folder / f"{shard_name(shard)}.parquet"
         if shard not in self._mapped:
@@ -62,8 +65,8 @@ class StoreReader:
                 raise StudyError(
                     f"{path}: cannot be read: {error}. Delete it and the manifest beside it, then rerun the workflow."
                 ) from error
-        data = self._mapped[shard][offset : offset + length]
-        if hashlib.sha256(data).hexdigest()[:16] != self._sha256[row]:
+        data = memoryview(self._mapped[shard])[offset : offset + length]
+        if zlib.crc32(data) != self._crc32[row]:
             raise StudyError(
                 f"{path}: is damaged at byte {offset}. Delete it and the manifest beside it, then rerun the workflow."
             )

@@ -1,4 +1,4 @@
-import hashlib
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -70,7 +70,7 @@ def test_the_manifests_offsets_give_back_exactly_the_bytes(native, tmp_path):
     cut = [data[o : o + n] for o, n in zip(manifest["offset"], manifest["length"], strict=True)]
     assert len(cut) == 40
     assert cut == jpegs
-    assert list(manifest["sha256"]) == [hashlib.sha256(j).hexdigest()[:16] for j in jpegs]
+    assert list(manifest["crc32"]) == [zlib.crc32(j) for j in jpegs]
     assert set(manifest["shard"]) == {3}
     assert list(manifest["row_group"]) == [0] * 32 + [1] * 8
 
