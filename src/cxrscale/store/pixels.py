@@ -86,3 +86,13 @@ def encode(pixels: np.ndarray, quality: int) -> bytes:
 def decode(data: bytes | memoryview) -> np.ndarray:
     """Decode a grey JPEG of the store. Returns uint8 (height_px, width_px). Raises ValueError if it is damaged."""
     return simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)[:, :, 0]
+
+
+def decode_into(data: bytes | memoryview, out: np.ndarray) -> None:
+    """Decode a grey JPEG of the store into out, uint8 (height_px, width_px), contiguous.
+
+    Raises ValueError if it is damaged or has another size.
+    """
+    decoded = simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True, buffer=out)
+    if decoded.shape[:2] != out.shape:
+        raise ValueError(f"it has {decoded.shape[0]} x {decoded.shape[1]} px, expected {out.shape[0]} x {out.shape[1]}")
