@@ -1,5 +1,7 @@
 import gc
+import runpy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -209,3 +211,9 @@ def test_ranks_share_every_batch_without_loss_or_repetition(n, batch, group, wor
 def test_there_is_no_rank_beyond_the_world():
     with pytest.raises(ValueError, match="rank 2 of 2"):
         share_of_rank(8, 4, 2, 2)
+
+
+def test_workers_can_import_the_script_that_starts_them():
+    """Worker processes import the main script under another name, without Snakemake's variables."""
+    script = Path(__file__).parents[2] / "workflow/scripts/predict.py"
+    assert "snakemake" not in runpy.run_path(str(script), run_name="__mp_main__")
