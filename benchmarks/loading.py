@@ -227,7 +227,9 @@ def measure(store: StoreReader, folder: Path, seconds: float, repetitions: int) 
 def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     # Workers start with everything imported, whichever way they serve.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", "cxrscale.loader"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["cxrscale.loader", "cxrscale.datasets.synthetic", "cv2", "torchvision", "PIL.Image", "webdataset"]
+    )
     multiprocessing.forkserver.ensure_running()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

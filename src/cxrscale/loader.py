@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from cxrscale.augmentation import Augmentation, image_keys, normalise_grey, warp
+from cxrscale.augmentation import Augmentation, image_keys, warp_normalised
 from cxrscale.errors import StudyError
 from cxrscale.findings import TARGETS
 from cxrscale.store.reader import StoreReader
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 #: Bytes of decoded grey below which batches travel from a worker together: a message costs what a small batch does.
-LOAD_BYTES = 4 << 20
+LOAD_BYTES = 8 << 20
 
 #: Loads that each worker prepares ahead.
 PREFETCH = 2
@@ -268,7 +268,7 @@ class _Loads(Dataset[torch.Tensor | None]):
 
     def _augmented(self, rows: np.ndarray, out: np.ndarray, how: Augmentation) -> None:
         matrices = how.matrices(image_keys(self.store.image_ids[rows]))
-        decoded, turned = np.empty((2, *self.store.shape), dtype=np.uint8)
+        decoded = np.empty(self.store.shape, dtype=np.uint8)
         for row, matrix, picture in zip(rows, matrices, out, strict=False):
             self.store.pixels_into(int(row), decoded)
-            normalise_grey(warp(decoded, matrix, turned), how.mean, how.standard_deviation, picture)
+            warp_normalised(decoded, matrix, how, picture)
