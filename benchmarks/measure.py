@@ -1,4 +1,4 @@
-"""What all benchmarks share: one result, the table of them, and the command line."""
+"""What the benchmarks share: arguments, results, a table and its JSON."""
 
 import argparse
 import json
@@ -9,27 +9,38 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured, its value, the unit and, if there is one, the target: "<= 30" or ">= 100"."""
+    """One figure. target: ">= 0.8" or "<= 30" in the value's unit, or "" where none is set."""
 
     what: str
     value: float
     unit: str
     target: str = ""
 
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without one. Raises ValueError for a target of another form."""
+        if not self.target:
+            return None
+        sign, limit = self.target.split()
+        if sign not in (">=", "<="):
+            raise ValueError(f"{self.target!r}: a target begins with >= or <=")
+        return self.value >= float(limit) if sign == ">=" else self.value <= float(limit)
 
-def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """A command line with --json and --quick; doc: the benchmark's docstring."""
+
+def arguments(doc: str) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark takes: --json and --quick."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there too")
-    parser.add_argument("--quick", action="store_true", help="a small run, within a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller: under a minute, and less certain")
     return parser
 
 
-def report(results: Sequence[Result], json_path: Path | None) -> None:
-    """Print a table and write it as a list of objects if a path is given."""
-    width = max(len(r.what) for r in results)
+def report(results: Sequence[Result], json_path: Path | None = None) -> None:
+    """Print a table; with json_path write a list of objects with the keys what, value, unit, target too."""
+    width = max((len(r.what) for r in results), default=0)
     for r in results:
-        print(f"{r.what:{width}}  {r.value:>10.4g} {r.unit:8} {r.target}".rstrip())
+        verdict = {True: "met", False: "missed", None: ""}[r.met]
+        print(f"{r.what:<{width}}  {r.value:10.4g} {r.unit:<10} {r.target:<10} {verdict}".rstrip())
     if json_path:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")

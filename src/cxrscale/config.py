@@ -136,6 +136,7 @@ class Training(Section):
     micro_batch_images: Count = 8
     workers: Annotated[int, Field(ge=0)] = 4
     checkpoint_s: Count = 600
+    stage_dir: str | None = None
 
     @model_validator(mode="after")
     def _groups_fill_the_batch(self) -> Self:

@@ -6,12 +6,13 @@ from its last checkpoint to the same result.
 """
 
 import csv
+import itertools
 import logging
 import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,13 +26,14 @@ from torch import nn
 from tqdm import tqdm
 
 from cxrscale import atomic, checkpoint
-from cxrscale.augmentation import augment, image_keys, normalise
+from cxrscale.augmentation import Augmentation, augment, normalise
 from cxrscale.errors import StudyError
 from cxrscale.evaluation.auroc import auroc
 from cxrscale.findings import TARGETS
+from cxrscale.loader import Examples, decoded_batches, epoch_order, select_examples
 from cxrscale.models import build_model, group_batch_norm, save_weights
 from cxrscale.provenance import digest
-from cxrscale.store.reader import StoreReader, decoded_batches, epoch_order
+from cxrscale.store.reader import StoreReader
 
 logger = logging.getLogger(__name__)
 
@@ -64,41 +66,6 @@ class TrainingSettings:
     rotation_degrees: float
     mean: float
     standard_deviation: float
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Images with their targets. rows: int64 (image,) in the store's manifest; keys: uint64 (image,) for
-    augmentation; target and mask: float32 (image, finding)."""
-
-    image_id: np.ndarray
-    rows: np.ndarray
-    keys: np.ndarray
-    target: torch.Tensor
-    mask: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-def select_examples(targets: pd.DataFrame, store: StoreReader, split: str) -> Examples:
-    """The images of a split that the store holds, in the store's order. Quarantined images are not in the store."""
-    findings = TARGETS.findings(targets.columns)
-    chosen = targets[targets["split"] == split]
-    chosen = chosen[chosen["image_id"].map(store.__contains__).astype(bool)]
-    rows = store.rows(list(chosen["image_id"]))
-    chosen, rows = chosen.iloc[np.argsort(rows)], np.sort(rows)
-
-    def tensor(kind: str) -> torch.Tensor:  # (image, finding)
-        return torch.tensor(chosen[[f"{kind}:{f}" for f in findings]].to_numpy(np.float32))
-
-    return Examples(
-        image_id=chosen["image_id"].to_numpy(dtype=object),
-        rows=rows,
-        keys=image_keys(list(chosen["image_id"])),
-        target=tensor("target"),
-        mask=tensor("mask"),
-    )
 
 
 def masked_loss(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, n_counted: float) -> torch.Tensor:
@@ -327,18 +294,21 @@ def _train_epochs(
             model.train()
             clock = time.monotonic()
             waited, images_before, seconds_before = state.wait_s, state.images, state.seconds
-            for loaded, rows in _updates(store, left, settings.batch_images, micro, workers, device, state):
-                at = np.array([place[int(r)] for r in rows])
+            augmentation = Augmentation(
+                seed, epoch, settings.flip_probability, settings.rotation_degrees, settings.mean,
+                settings.standard_deviation,
+            )  # fmt: skip
+            loaded = _augmented(store, left, micro, workers, device, augmentation, train.keys, place, state)
+            for start in range(0, len(left), settings.batch_images):
+                at = np.array([place[int(r)] for r in left[start : start + settings.batch_images]])
                 rate = learning_rate_at(
                     settings, epoch * updates_per_epoch + state.update, settings.epochs * updates_per_epoch
                 )
-                loss = _update(
-                    model, optimiser, settings, loaded, train.keys[at], target[at], mask[at], micro, seed, epoch, rate,
-                    train.image_id[at],
-                )  # fmt: skip
+                parts = itertools.islice(loaded, settings.batch_images // micro)
+                loss = _update(model, optimiser, parts, target[at], mask[at], epoch, rate, train.image_id[at])
                 state.update += 1
                 state.loss_sum += loss
-                state.images += len(rows)
+                state.images += len(at)
                 now = time.monotonic()
                 state.seconds, clock = state.seconds + now - clock, now
                 bar.update()
@@ -396,39 +366,42 @@ def _train_epochs(
                 raise Interrupted(f"{signal.Signals(stop.signal).name}: checkpoint written")
 
 
-def _updates(
+def _augmented(
     store: StoreReader,
     order: np.ndarray,
-    batch: int,
     micro: int,
     workers: int,
     device: torch.device,
+    how: Augmentation,
+    keys: np.ndarray,
+    place: dict[int, int],
     state: _State,
-) -> Iterator[tuple[list[torch.Tensor], np.ndarray]]:
-    """The pictures of each update as micro-batches, with their manifest rows; counts the wait for the loader."""
+) -> Iterator[torch.Tensor]:
+    """Augmented, normalised micro-batches on the device, one at a time; counts the wait for the loader.
+
+    The workers augment for a CPU; a GPU does it itself.
+    """
+    on_cpu = device.type == "cpu"
     parts = [order[i : i + micro] for i in range(0, len(order), micro)]
-    loaded: list[torch.Tensor] = []
     clock = time.monotonic()
-    for number, pixels in enumerate(decoded_batches(store, parts, workers, pin_memory=device.type == "cuda")):
-        loaded.append(to_float(pixels, device))
-        if (number + 1) % (batch // micro) == 0:
-            state.wait_s += time.monotonic() - clock
-            end = (number + 1) * micro
-            yield loaded, order[end - batch : end]
-            loaded = []
-            clock = time.monotonic()
+    loaded = decoded_batches(store, parts, workers, device.type == "cuda", how if on_cpu else None)
+    for rows, pixels in zip(parts, loaded, strict=True):
+        state.wait_s += time.monotonic() - clock
+        if on_cpu:
+            x = pixels
+        else:
+            x = augment(to_float(pixels, device), keys[[place[int(r)] for r in rows]], how)
+            x = normalise(x, how.mean, how.standard_deviation)
+        yield x.to(memory_format=torch.channels_last)
+        clock = time.monotonic()
 
 
 def _update(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
-    settings: TrainingSettings,
-    loaded: list[torch.Tensor],
-    keys: np.ndarray,
+    parts: Iterable[torch.Tensor],
     target: torch.Tensor,
     mask: torch.Tensor,
-    micro: int,
-    seed: int,
     epoch: int,
     rate: float,
     image_id: np.ndarray,
@@ -437,11 +410,10 @@ def _update(
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad(set_to_none=True)
-    counted, total = float(mask.sum()), 0.0
-    for number, pixels in enumerate(loaded):
-        part = slice(number * micro, (number + 1) * micro)
-        x = augment(pixels, keys[part], seed, epoch, settings.flip_probability, settings.rotation_degrees)
-        x = normalise(x, settings.mean, settings.standard_deviation).to(memory_format=torch.channels_last)
+    counted, total, start = float(mask.sum()), 0.0, 0
+    for x in parts:
+        part = slice(start, start + len(x))
+        start += len(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
             logits = model(x)
         loss = masked_loss(logits, target[part], mask[part], counted)

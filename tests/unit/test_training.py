@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cxrscale import training
-from cxrscale.augmentation import image_keys
 from cxrscale.errors import StudyError
+from cxrscale.loader import select_examples
 from cxrscale.models import build_model, group_batch_norm, load_learner
 from cxrscale.training import (
     INTERRUPTED_STATUS,
@@ -22,7 +22,6 @@ from cxrscale.training import (
     masked_loss,
     mean_auroc,
     run_as_job,
-    select_examples,
     train_learner,
 )
 
@@ -111,20 +110,6 @@ def test_mean_auroc_leaves_out_findings_of_one_class_and_masked_images():
     assert math.isnan(mean_auroc(logits[:, 1:2], target[:, 1:2], mask[:, 1:2]))
 
 
-def test_examples_are_those_of_the_split_in_the_stores_order(small_store, reader):
-    targets = small_store.targets.sample(frac=1, random_state=0)
-    absent = targets.iloc[:1].assign(image_id="quarantined", split="train")
-    import pandas as pd
-
-    examples = select_examples(pd.concat([targets, absent]), reader, "train")
-    assert len(examples) == 32
-    assert (np.diff(examples.rows) > 0).all()
-    by_id = small_store.targets.set_index("image_id")
-    assert (reader.rows(list(examples.image_id)) == examples.rows).all()
-    assert examples.target[:, 0].tolist() == by_id["target:Bright"][examples.image_id].tolist()
-    assert (examples.keys == image_keys(list(examples.image_id))).all()
-
-
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(small_store, reader, name):
     examples = select_examples(small_store.targets, reader, "train")
@@ -133,11 +118,11 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(small_store, re
     gradients, losses = [], []
     for micro in (4, 8, 16):
         model = group_batch_norm(build_model(name, 2, 0), 4).train()
-        loaded = [training.to_float(part, CPU) for part in pixels.split(micro)]
+        parts = [training.to_float(part, CPU) for part in pixels.split(micro)]
         losses.append(
             training._update(
-                model, training.make_optimiser(model, SETTINGS), SETTINGS, loaded, examples.keys[:16],
-                examples.target[:16], examples.mask[:16], micro, 0, 0, 1e-3, examples.image_id[:16],
+                model, training.make_optimiser(model, SETTINGS), parts, examples.target[:16], examples.mask[:16], 0,
+                1e-3, examples.image_id[:16],
             )
         )  # fmt: skip
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
@@ -196,6 +181,17 @@ def test_an_interrupted_training_goes_on_to_the_same_result_to_the_bit(
     assert json.loads((tmp_path / "cost.json").read_text())["interruptions"] == len(stops)
     assert json.loads((tmp_path / "cost.json").read_text())["images"] == 64
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_no_bit(train, undisturbed, tmp_path, monkeypatch, workers):
+    """Also when it is stopped in the middle of an epoch."""
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train(tmp_path, workers=workers)
+    train(tmp_path, workers=workers)
+    assert weights(tmp_path) == weights(undisturbed)
+    assert history(tmp_path) == history(undisturbed)
 
 
 def test_random_numbers_drawn_in_training_go_on_too(train, tmp_path, monkeypatch):
@@ -276,7 +272,8 @@ def test_too_few_images_are_refused(train, tmp_path, small_store):
 
 
 def test_a_loss_that_is_not_finite_names_epoch_and_images(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "normalise", lambda x, *_: x * float("nan"))
+    original = training.decoded_batches
+    monkeypatch.setattr(training, "decoded_batches", lambda *a, **k: (x * float("nan") for x in original(*a, **k)))
     with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1; .*Images of the batch: image\d\d, "):
         train(tmp_path)
 

@@ -72,6 +72,7 @@ rule train:
         workers=study.training.workers,
         micro_batch_images=study.training.micro_batch_images,
         checkpoint_s=study.training.checkpoint_s,
+        stage_dir=study.training.stage_dir or "none",
         mem_mb=8000,
         runtime=2880,
     params:
@@ -90,6 +91,7 @@ rule train:
         " --native-at-least-px {params.native_at_least_px}"
         " --accelerator {resources.accelerator} --threads {threads} --workers {resources.workers}"
         " --micro-batch-images {resources.micro_batch_images} --checkpoint-s {resources.checkpoint_s}"
+        " --stage-dir {resources.stage_dir:q}"
 
 
 rule predict:

@@ -11,10 +11,11 @@ from cxrscale.augmentation import normalise
 from cxrscale.devices import leased
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
+from cxrscale.loader import decoded_batches, select_examples
 from cxrscale.models import build_model, calibrate_batch_norm, feature_map, load_learner
 from cxrscale.receptive_field import FIELDS, effective_receptive_field, field_size
-from cxrscale.store.reader import StoreReader, decoded_batches
-from cxrscale.training import select_examples, to_float
+from cxrscale.store.reader import StoreReader
+from cxrscale.training import to_float
 
 with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):
     torch.set_num_threads(snakemake.threads)

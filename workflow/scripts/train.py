@@ -28,6 +28,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--micro-batch-images", type=int, default=8)
+    parser.add_argument("--stage-dir", help="local folder that the store is copied to first; none: read it in place")
     parser.add_argument("--checkpoint-s", type=int, default=600, help="seconds between checkpoints")
     return parser.parse_args(arguments)
 
@@ -39,11 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
 
         from cxrscale.provenance import digest, file_digest
         from cxrscale.store.reader import StoreReader
+        from cxrscale.store.staging import staged
         from cxrscale.training import TrainingSettings, run_as_job, train_learner
 
         torch.set_num_threads(given.threads)
         data = [file_digest(path) for path in (given.targets, given.manifest, given.weights) if path]
         log.info("digest of code %s, of data %s", given.code, digest(data))
+        stage_dir = None if given.stage_dir == "none" else given.stage_dir
         run_as_job(
             lambda: train_learner(
                 folder=given.folder,
@@ -52,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
                 seed=given.seed,
                 settings=tables.settings_from(TrainingSettings, given.settings),
                 targets=tables.read(TARGETS, given.targets),
-                store=StoreReader(given.manifest.parent, given.native_at_least_px),
+                store=StoreReader(staged(given.manifest.parent, stage_dir), given.native_at_least_px),
                 weights=given.weights,
                 inputs_digest=digest([given.code, data, given.native_at_least_px]),
                 device=torch.device(given.accelerator),

@@ -140,6 +140,16 @@ def decode(data: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> np.n
     return simplejpeg.decode_jpeg(data, "GRAY", min_height=height, min_width=width, strict=True)[:, :, 0]
 
 
+def decode_into(data: bytes | memoryview, out: np.ndarray) -> None:
+    """Decode a grey JPEG of the store into out, uint8 (height_px, width_px), contiguous.
+
+    Raises ValueError if it is damaged or has another size.
+    """
+    decoded = simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True, buffer=out)
+    if decoded.shape[:2] != out.shape:
+        raise ValueError(f"it has {decoded.shape[0]} x {decoded.shape[1]} px, expected {out.shape[0]} x {out.shape[1]}")
+
+
 def downscale(jpeg: bytes, sizes_px: Sequence[int], filter_: Filter) -> list[np.ndarray]:
     """Bring a square grey JPEG of the store to smaller sizes: uint8 (size_px, size_px) for each of sizes_px.
 

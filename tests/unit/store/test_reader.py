@@ -4,11 +4,10 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from cxrscale.errors import StudyError
 from cxrscale.store.pixels import decode
-from cxrscale.store.reader import StoreReader, decoded_batches, epoch_order
+from cxrscale.store.reader import StoreReader
 
 
 def test_any_image_is_found_by_its_id(small_store, reader):
@@ -44,7 +43,7 @@ def test_one_damaged_byte_is_detected(small_store, tmp_path):
     data = bytearray(path.read_bytes())
     data[offset + 200] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StudyError, match=rf"{path.name}: is damaged at byte {offset}. Delete it and the manifest"):
+    with pytest.raises(StudyError, match=rf"{path.name}: is damaged: image03 at byte {offset}. Run `python -m"):
         reader["image03"]
     others = [i for i in small_store.images["image_id"] if i != "image03"]
     assert len([reader[i] for i in others]) == 47
@@ -60,50 +59,26 @@ def test_a_lost_shard_is_named(small_store, tmp_path, damage):
         path.write_bytes(b"" if damage == "empty" else b"PAR1")
     reader = StoreReader(folder)
     row = int(np.flatnonzero(reader.shard == 0)[0])
-    with pytest.raises(StudyError, match=r"shard-00000.parquet: .*Delete it and the manifest"):
+    with pytest.raises(StudyError, match=r"shard-00000.parquet: is damaged: .*--set-aside"):
         reader.pixels(row)
 
 
-def test_batches_are_the_same_from_this_process_and_from_two_workers(reader):
-    batches = [np.array([5, 1, 40]), np.array([7]), np.array([0, 47])]
-    here, there = (list(decoded_batches(reader, batches, workers)) for workers in (0, 2))
-    assert [tuple(b.shape) for b in here] == [(3, 1, 32, 32), (1, 1, 32, 32), (2, 1, 32, 32)]
-    assert len(there) == 3
-    assert all((a == b).all() for a, b in zip(here, there, strict=True))
-    assert (here[0][1, 0].numpy() == reader.pixels(1)).all()
+def test_a_picture_of_another_size_is_refused(reader):
+    with pytest.raises(StudyError, match=r"image image\d\d cannot be decoded: it has 32 x 32 px, expected 40 x 40"):
+        reader.pixels_into(3, np.empty((40, 40), np.uint8))
+    out = np.empty(reader.shape, np.uint8)
+    reader.pixels_into(3, out)
+    assert (out == reader.pixels(3)).all()
 
 
-def test_reading_draws_no_random_number(reader):
-    before = torch.get_rng_state()
-    assert len(list(decoded_batches(reader, [np.array([1])], 0))) == 1
-    assert torch.equal(torch.get_rng_state(), before)
+def test_row_groups_can_be_announced_whole_or_damaged(small_store, tmp_path, reader):
+    reader.announce(np.arange(48))
+    reader.announce(np.array([], np.int64))
+    folder = tmp_path / "store"
+    shutil.copytree(small_store.folder, folder)
+    (folder / "shard-00000.parquet").write_bytes(b"PAR1")
+    StoreReader(folder).announce(np.arange(48))  # reading finds the damage, not this
 
 
-class Shards:
-    """A pretended store of 64 row groups of 32 images, all that `epoch_order` looks at."""
-
-    shard = np.repeat(np.arange(8), 256)
-    row_group = np.tile(np.repeat(np.arange(8), 32), 8)
-
-
-ROWS = np.arange(2048)
-
-
-def test_an_epochs_order_is_a_permutation_and_a_function_of_seed_and_epoch_alone():
-    order = epoch_order(Shards, ROWS[10:2000], seed=1, epoch=2)
-    assert (np.sort(order) == ROWS[10:2000]).all()
-    np.random.seed(123)  # noqa: NPY002 - the global state must not matter
-    assert (epoch_order(Shards, ROWS[10:2000], 1, 2) == order).all()
-    assert (epoch_order(Shards, ROWS[10:2000], 1, 3) != order).mean() > 0.9
-    assert (epoch_order(Shards, ROWS[10:2000], 2, 2) != order).mean() > 0.9
-
-
-def test_an_epochs_order_mixes():
-    """A pool holds 32 of the 64 row groups: a batch of 64 draws from about 28 of them, and pools differ by epoch."""
-    order = epoch_order(Shards, ROWS, 0, 0)
-    groups = [len(set(batch // 32)) for batch in order.reshape(-1, 64)]
-    assert len(groups) == 32
-    assert min(groups) >= 18
-    first_pools = [set(epoch_order(Shards, ROWS, 0, e)[:1024] // 32) for e in range(3)]
-    assert [len(pool) for pool in first_pools] == [32, 32, 32]  # reading stays within the pool
-    assert first_pools[0] != first_pools[1] != first_pools[2]
+def test_images_are_known_by_row(reader):
+    assert (reader.rows(list(reader.image_ids)) == np.arange(48)).all()

@@ -188,4 +188,7 @@ def test_a_reader_hides_images_that_a_resolution_would_enlarge(made):
     assert "i0" not in reader
     assert "i1" in reader
     assert len(reader) == 10
-    assert (reader["i1"] == StoreReader(made[1] / "16")["i1"]).all()
+    whole = StoreReader(made[1] / "16")
+    assert (reader["i1"] == whole["i1"]).all()
+    assert list(reader.image_ids[reader.rows(["i1", "i2"])]) == ["i1", "i2"]
+    assert reader.shape == whole.shape == (16, 16)

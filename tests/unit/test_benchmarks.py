@@ -1,0 +1,64 @@
+"""The benchmarks run; nothing is timed here."""
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch):
+    """A function that imports a benchmark as it sees itself, beside measure.py."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def test_results_are_judged_shown_and_written(benchmark_module, tmp_path, capsys):
+    measure = benchmark_module("measure")
+    results = [
+        measure.Result("speed", 0.9, "ratio", ">= 0.8"),
+        measure.Result("time", 31.0, "s", "<= 30"),
+        measure.Result("size", 2.0, "MB"),
+    ]
+    assert [r.met for r in results] == [True, False, None]
+    measure.report(results, tmp_path / "results" / "a.json")
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["met", "missed", "MB"]
+    written = json.loads((tmp_path / "results" / "a.json").read_text())
+    assert written[1] == {"what": "time", "value": 31.0, "unit": "s", "target": "<= 30"}
+    with pytest.raises(ValueError, match="begins with >= or <="):
+        _ = measure.Result("x", 1.0, "s", "= 3").met
+    assert measure.arguments("what").parse_args(["--quick", "--json", "a"]) == argparse.Namespace(
+        quick=True, json=Path("a")
+    )
+
+
+@pytest.mark.filterwarnings("ignore")  # webdataset's own
+def test_loading_runs_on_tiny_pictures(benchmark_module, tmp_path, monkeypatch):
+    pytest.importorskip("webdataset")
+    loading = benchmark_module("loading")
+    monkeypatch.setattr(loading, "LOAD_BYTES", 0)
+    native = benchmark_module("pictures").native_files(tmp_path / "native", 4, rows_px=120, columns_px=100)
+    stores = loading.make_stores(native, tmp_path / "stores", [32, 64])
+    assert {size: store.shape for size, store in stores.items()} == {32: (32, 32), 64: (64, 64)}
+    results = loading.measure(stores[32], tmp_path / "files", 0.0, 1)
+    assert len(results) == 5
+    assert all(r.value > 0 for r in results)
+
+
+def test_a_store_is_made_both_ways_of_tiny_pictures(benchmark_module, tmp_path, monkeypatch):
+    store = benchmark_module("store")
+    native = benchmark_module("pictures").native_files(tmp_path / "native", 5, rows_px=120, columns_px=100)
+    copies = benchmark_module("pictures").native_files(tmp_path / "copies", 5, pictures=tmp_path / "native")
+    assert len({path.read_bytes() for path in native}) == 5
+    assert len(copies) == 5
+    monkeypatch.setattr(store, "BASE", 64)
+    monkeypatch.setattr(store, "SMALLER", (32, 16))
+    assert store.reads_per_file(native, tmp_path / "store") == 1
+    store.usual_way(native, tmp_path / "usual")
+    assert len(list((tmp_path / "usual").rglob("*.jpg"))) == 15
+    ratio, ours, theirs = store.ratios(lambda: None, lambda: None, 2)
+    assert min(ratio, ours, theirs) > 0
