@@ -234,7 +234,7 @@ def main(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         source = given.pictures
-        limit = 2 if given.quick else 8
+        limit = 1 if given.quick else 8
         if source is None:
             source = folder / "drawn"
             draw_pictures(source, limit)
@@ -244,7 +244,7 @@ def main(given: argparse.Namespace) -> None:
         results = [Result("native JPEG, mean", size_mb, "MB")]
         for size, store in sorted(stores.items()):
             results += measure(
-                store, folder / f"files-{size}", 0.25 if given.quick else 1.0, 1 if given.quick else given.repetitions
+                store, folder / f"files-{size}", 0.1 if given.quick else 1.0, 1 if given.quick else given.repetitions
             )
     report(results, given.json)
 
