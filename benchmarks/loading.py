@@ -215,13 +215,13 @@ def main(given: argparse.Namespace) -> None:
     multiprocessing.forkserver.ensure_running()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        native = native_files(folder / "native", 8 if given.quick else 32, given.pictures)
+        native = native_files(folder / "native", 4 if given.quick else 32, given.pictures)
         size_mb = np.mean([path.stat().st_size for path in native]) / 1e6
         stores = make_stores(native, folder / "stores", given.sizes)
         results = [Result("native JPEG, mean", size_mb, "MB")]
         for size, store in sorted(stores.items()):
             results += measure(
-                store, folder / f"files-{size}", 0.25 if given.quick else 1.0, 1 if given.quick else given.repetitions
+                store, folder / f"files-{size}", 0.1 if given.quick else 1.0, 1 if given.quick else given.repetitions
             )
     report(results, given.json)
 

@@ -85,7 +85,7 @@ def normalise(pixels: torch.Tensor, mean: float, standard_deviation: float) -> t
 def warp(pixels: np.ndarray, matrix: np.ndarray, out: np.ndarray, top: int = 0) -> np.ndarray:
     """`augment` for one picture on the CPU, in grey levels: the same geometry, rounded to whole levels.
 
-    OpenCV's warp of 8-bit pictures is 4 to 9 times as fast as grid_sample. pixels: uint8 (size_px, size_px); matrix:
+    OpenCV's warp of 8-bit pictures is 4 to 7 times as fast as grid_sample. pixels: uint8 (size_px, size_px); matrix:
     float64 (2, 2) from `Augmentation.matrices`; out: uint8 (height_px, size_px), takes the rows from `top` on.
     Returns out, or these rows of pixels if nothing moves.
     """
