@@ -187,6 +187,7 @@ def decoded_batches(
         batch_size=None,
         sampler=_Once(tasks()),
         num_workers=workers,
+        worker_init_fn=_one_thread,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=context,
         # Its own: each new loader draws a number, and a resumed epoch starts one loader more.
@@ -204,6 +205,13 @@ def decoded_batches(
         for part in loaded.split([len(batches[b]) for b in load]):
             yield part.pin_memory() if pin_memory else part
         del loaded, part
+
+
+def _one_thread(_: int) -> None:
+    """A worker is one core: torch keeps to one thread in a worker by itself, OpenCV does not."""
+    import cv2
+
+    cv2.setNumThreads(1)
 
 
 def _loads(lengths: Sequence[int], picture_bytes: int) -> list[list[int]]:
