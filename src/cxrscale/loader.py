@@ -187,7 +187,7 @@ def decoded_batches(
         batch_size=None,
         sampler=_Once(tasks()),
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=None if augmentation is None else _one_thread,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=context,
         # Its own: each new loader draws a number, and a resumed epoch starts one loader more.
