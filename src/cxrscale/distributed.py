@@ -42,8 +42,9 @@ class Processes:
         together = torch.cat([g.flatten() for g in gradients])
         self.add_up(together)
         parts = together.split([g.numel() for g in gradients])
-        for parameter, part in zip((p for p in parameters if p.requires_grad), parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        # Copied into tensors of the weights' own memory format, which fused optimisers take for granted.
+        for parameter, gradient, part in zip((p for p in parameters if p.requires_grad), gradients, parts, strict=True):
+            parameter.grad = gradient.copy_(part.view_as(gradient))
 
     def total(self, value: float) -> float:
         """The sum of a number over all processes."""

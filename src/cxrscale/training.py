@@ -375,7 +375,7 @@ class _Training:
 
     def _recompute(self, on: bool, micro: int) -> int:
         if hasattr(self.model, "set_grad_checkpointing"):
-            self.model.set_grad_checkpointing(on)  # type: ignore[operator]
+            self.model.set_grad_checkpointing(on)
         elif on:
             raise StudyError(f"training.recompute: {type(self.model).__name__} cannot recompute its activations.")
         return micro

@@ -70,7 +70,7 @@ def test_the_number_of_processes_changes_weights_and_losses_by_rounding_alone(co
 
 
 def test_processes_that_are_stopped_write_one_checkpoint_and_go_on(command):
-    folder, line = command(2, epochs=40)
+    folder, line = command(2, epochs=60)
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) as running:
         while not (folder / "checkpoint.pt").is_file():
@@ -82,5 +82,5 @@ def test_processes_that_are_stopped_write_one_checkpoint_and_go_on(command):
     assert not (folder / "weights.safetensors").exists()
     finish(line)
     assert "going on from epoch" in Path(f"{folder}.log").read_text()
-    assert len(pd.read_csv(folder / "history.csv")) == 40
+    assert len(pd.read_csv(folder / "history.csv")) == 60
     assert not (folder / "checkpoint.pt").exists()

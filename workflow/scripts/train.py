@@ -59,28 +59,27 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def launch(processes: int, arguments: list[str]) -> None:
-    """Have torchrun start this script several times, pass a request to stop on to all, and end as they do.
+    """Have torchrun start this script several times, pass a request to stop on to all, and end as they do."""
+    import psutil
 
-    torchrun itself ignores SIGUSR1 (an ignored signal stays ignored in what is started), the trainings heed it.
-    """
     from cxrscale.training import INTERRUPTED_STATUS, StopRequest
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     with StopRequest() as stop:
-        before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        running = subprocess.Popen([*torchrun, __file__, *arguments], start_new_session=True)
-        signal.signal(signal.SIGUSR1, before)
+        running = subprocess.Popen([*torchrun, "--", __file__, *arguments])
         try:
             told = False
             while running.poll() is None:
                 if stop.signal is not None and not told:
-                    os.killpg(running.pid, signal.SIGUSR1)
+                    for training in psutil.Process(running.pid).children():
+                        training.send_signal(signal.SIGUSR1)
                     told = True
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     running.wait(0.5)
         finally:
             if running.poll() is None:
-                os.killpg(running.pid, signal.SIGKILL)
+                running.terminate()  # torchrun ends its processes
+                running.wait()
     if running.returncode:
         sys.exit(INTERRUPTED_STATUS if stop.signal is not None else running.returncode)
 
