@@ -121,30 +121,92 @@ class Model(Section):
     weights: TimmTag | LocalWeights | None = None
 
 
-class Training(Section):
+class LearnerSettings(Section):
+    """What a learner's weights depend on; `training.overrides` may change these for some learners."""
+
     epochs: Count = 30
     batch_images: Count = 64
+    normalisation: Literal["groups", "frozen", "synchronised", "per_micro_batch"] = "groups"
     norm_group_images: Count = 8
     optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    plateau_epochs: Count = 3
+    plateau_factor: OpenFraction = 0.1
+    early_stopping_epochs: Count | None = None
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    average_decay: OpenFraction | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    positive_weights: Literal["none", "balanced"] = "none"
     flip_probability: Fraction = 0.5
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
     mean: Fraction = 0.449
     standard_deviation: Annotated[float, Field(gt=0)] = 0.226
-    micro_batch_images: Count = 8
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+
+    @model_validator(mode="after")
+    def _groups_fill_the_batch(self) -> Self:
+        if self.normalisation == "groups" and self.batch_images % self.norm_group_images:
+            raise ValueError(
+                f"batch_images ({self.batch_images}) must be a multiple of norm_group_images ({self.norm_group_images})"
+            )
+        return self
+
+
+class TrainingOverride(Section):
+    model: str | None = None
+    resolution_px: Pixels | None = None
+    settings: dict[str, Any]
+
+
+class Training(LearnerSettings):
+    overrides: list[TrainingOverride] = []
+    gpus: Count = 1
+    micro_batch_images: Count | Literal["auto"] = "auto"
+    recompute: bool | Literal["auto"] = "auto"
+    compile: bool = False
+    channels_last: bool = True
     workers: Annotated[int, Field(ge=0)] = 4
     checkpoint_s: Count = 600
     stage_dir: str | None = None
 
     @model_validator(mode="after")
-    def _groups_fill_the_batch(self) -> Self:
-        if self.batch_images % self.norm_group_images:
-            raise ValueError(
-                f"batch_images ({self.batch_images}) must be a multiple of norm_group_images ({self.norm_group_images})"
-            )
+    def _overrides_are_settings(self) -> Self:
+        for override in self.overrides:
+            self._with(override)
         return self
+
+    @model_validator(mode="after")
+    def _micro_batch_is_known(self) -> Self:
+        kinds = {self.normalisation, *(o.settings.get("normalisation") for o in self.overrides)}
+        if "per_micro_batch" in kinds and self.micro_batch_images == "auto":
+            raise ValueError("normalisation per_micro_batch makes micro_batch_images a setting: give a number")
+        return self
+
+    def _with(self, *overrides: TrainingOverride) -> LearnerSettings:
+        values = self.model_dump(include=set(LearnerSettings.model_fields))
+        for override in overrides:
+            if unknown := [key for key in override.settings if key not in values]:
+                choices = ", ".join(values)
+                raise ValueError(
+                    f"overrides: {unknown[0]!r} is no setting of a learner{_nearest(unknown[0], values)}; "
+                    f"expected one of {choices}"
+                )
+            values |= override.settings
+        return LearnerSettings.model_validate(values)
+
+    def of_learner(self, model: str, resolution_px: int) -> dict[str, Any]:
+        """All that the weights of a learner depend on: the settings, the overrides that name it laid over them in
+        order, and micro_batch_images where it counts as one (else None).
+        """
+        named = [
+            o for o in self.overrides if o.model in (None, model) and o.resolution_px in (None, int(resolution_px))
+        ]
+        settings = self._with(*named).model_dump(mode="json")
+        counts = settings["normalisation"] == "per_micro_batch"
+        return settings | {"micro_batch_images": self.micro_batch_images if counts else None}
 
 
 class Evaluation(Section):

@@ -15,11 +15,49 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cxrscale.errors import StudyError
 
 logger = logging.getLogger(__name__)
+
+
+class EnergyMeter:
+    """Energy that a GPU has used, by NVML; measures nothing on a CPU, and where NVML cannot tell.
+
+    Within `with`, `take` returns the joules since it was asked last, or None.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self._index = None if device.type != "cuda" else device.index or 0
+        self._handle: Any = None
+        self._before = 0
+
+    def __enter__(self) -> "EnergyMeter":
+        if self._index is not None:
+            try:
+                import pynvml
+                import torch
+
+                pynvml.nvmlInit()
+                uuid = f"GPU-{torch.cuda.get_device_properties(self._index).uuid}"
+                self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+                self._read, self._close = pynvml.nvmlDeviceGetTotalEnergyConsumption, pynvml.nvmlShutdown
+                self._before = self._read(self._handle)
+            except Exception as error:  # no NVML, an old GPU, a part of one: each with an exception of its own
+                logger.info("energy is not measured: %s", error)
+                self._handle = None
+        return self
+
+    def take(self) -> float | None:
+        if self._handle is None:
+            return None
+        before, self._before = self._before, self._read(self._handle)
+        return (self._before - before) / 1000  # NVML counts millijoules
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            self._close()
 
 
 def visible_devices() -> list[str]:

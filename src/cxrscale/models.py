@@ -1,4 +1,4 @@
-"""Networks: timm models with one grey input channel, one output a finding, and normalisation over fixed groups."""
+"""Networks: timm models with one grey input channel and one output a finding."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,12 +6,11 @@ from typing import Literal
 
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from timm.layers import BatchNormAct2d
 from torch import nn
 
 from cxrscale.errors import StudyError
+from cxrscale.normalisation import step_statistics
 
 Initial = Literal["random", "pretrained"]
 
@@ -53,76 +52,6 @@ def _check_loaded(model: nn.Module, random: nn.Module, name: str, weights: str |
             f"models: {name} with {weights} cannot be made: the file lacks {len(lacking)} of the {len(drawn)} weight "
             f"tensors, {lacking[0]} first. Name the weights of this very network in models.weights.file."
         )
-
-
-class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation whose statistics are taken over fixed groups of images, whatever the micro-batch.
-
-    A micro-batch of 1 at 2048 px and of 50 at 256 px would be two different networks; with groups the resolution is
-    the only thing that differs ("ghost batch normalisation", Hoffer et al. 2017, arXiv:1705.08741). In training, the
-    batch is cut into consecutive groups of `group_images`; the running statistics take one step a group.
-    """
-
-    group_images: int
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _grouped_batch_norm(self, x)
-
-
-class GroupedBatchNormAct2d(BatchNormAct2d):
-    """The same for timm's batch normalisation with its activation built in."""
-
-    group_images: int
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(self.drop(_grouped_batch_norm(self, x)))
-
-
-def _grouped_batch_norm(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    if not norm.training:
-        return F.batch_norm(
-            x,
-            norm.running_mean,
-            norm.running_var,
-            norm.weight,
-            norm.bias,
-            False,
-            norm.momentum or 0.0,
-            norm.eps,
-        )
-    groups = []
-    for part in x.split(norm.group_images):  # (image, channel, height, width) -> groups of it
-        momentum = norm.momentum
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-            if momentum is None:  # a plain average, as torch has it
-                momentum = 1 / float(norm.num_batches_tracked)
-        groups.append(
-            F.batch_norm(
-                part,
-                norm.running_mean,
-                norm.running_var,
-                norm.weight,
-                norm.bias,
-                True,
-                0.0 if momentum is None else momentum,
-                norm.eps,
-            )
-        )
-    return groups[0] if len(groups) == 1 else torch.cat(groups)
-
-
-def group_batch_norm(model: nn.Module, group_images: int) -> nn.Module:
-    """Turn every 2-D batch normalisation of `model`, in place, into one over groups of `group_images` images."""
-    for name, child in model.named_children():
-        if type(child) in (nn.BatchNorm2d, BatchNormAct2d):
-            kind = GroupedBatchNorm2d if type(child) is nn.BatchNorm2d else GroupedBatchNormAct2d
-            grouped = kind.__new__(kind)
-            grouped.__dict__ = child.__dict__ | {"group_images": group_images}
-            setattr(model, name, grouped)
-        else:
-            group_batch_norm(child, group_images)
-    return model
 
 
 def feature_map(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -168,6 +97,7 @@ def calibrate_batch_norm(model: nn.Module, batches: Iterable[torch.Tensor]) -> n
     with torch.no_grad():
         for batch in batches:
             model(batch)
+            step_statistics(model)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()

@@ -2,17 +2,17 @@
 
 Same images in the same order, same number of updates, same effective batch, augmentation drawn by (seed, epoch,
 image) in relative units, normalisation over fixed groups of images. A training that is stopped at any moment goes on
-from its last checkpoint to the same result.
+from its last checkpoint to the same result. How it runs (micro-batch, processes, recomputed activations) changes its
+result by rounding alone.
 """
 
 import csv
-import itertools
 import logging
 import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,17 +21,27 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
 from cxrscale import atomic, checkpoint
 from cxrscale.augmentation import Augmentation, augment, normalise
+from cxrscale.devices import EnergyMeter
+from cxrscale.distributed import Processes
 from cxrscale.errors import StudyError
 from cxrscale.evaluation.auroc import auroc
 from cxrscale.findings import TARGETS
-from cxrscale.loader import Examples, decoded_batches, epoch_order, select_examples
-from cxrscale.models import build_model, group_batch_norm, save_weights
+from cxrscale.loader import decoded_batches, epoch_order, select_examples, share_of_rank
+from cxrscale.models import build_model, save_weights
+from cxrscale.normalisation import Normalisation, holding_statistics, set_normalisation, step_statistics
+from cxrscale.optimisation import (
+    WeightAverage,
+    learning_rate_at,
+    make_optimiser,
+    masked_loss,
+    positive_weights,
+    stops_early,
+)
 from cxrscale.provenance import digest
 from cxrscale.store.reader import StoreReader
 
@@ -40,7 +50,7 @@ logger = logging.getLogger(__name__)
 #: Exit status of a training that was asked to stop (SIGTERM, SIGUSR1) and wrote a checkpoint: EX_TEMPFAIL.
 INTERRUPTED_STATUS = 75
 
-WEIGHTS, HISTORY, COST = "weights.safetensors", "history.csv", "cost.json"
+WEIGHTS, HISTORY, COST, EVENTS = "weights.safetensors", "history.csv", "cost.json", "tensorboard"
 OUTPUTS = (WEIGHTS, HISTORY, COST)
 
 
@@ -48,11 +58,16 @@ OUTPUTS = (WEIGHTS, HISTORY, COST)
 class TrainingSettings:
     """What a learner's weights depend on, beside its images, targets and initial weights.
 
-    epochs: fixed budget; the best epoch by mean validation AUROC is kept. batch_images: effective batch of one update.
-    norm_group_images: images over which batch statistics are taken; batch_images is a multiple of it.
-    learning_rate, weight_decay; optimiser: "adam" or "adamw". schedule: "constant" or "cosine" (to zero over all
-    updates). rotation_degrees: uniform within plus and minus; flip_probability. mean, standard_deviation: of the
-    grey range 0 to 1.
+    epochs: fixed budget; the best epoch by mean validation AUROC is kept. early_stopping_epochs: stop once the best is
+    that old; None: never. batch_images: effective batch of one update; the images of an epoch that do not fill a last
+    one sit that epoch out. normalisation: see `normalisation.Normalisation`; norm_group_images: for "groups", images
+    over which batch statistics are taken, of which batch_images is a multiple. micro_batch_images: a setting with
+    "per_micro_batch" only, else None. optimiser: "adam" or "adamw"; learning_rate, weight_decay. schedule: "constant",
+    "cosine" or "plateau", with warmup_epochs, plateau_epochs and plateau_factor (`optimisation.learning_rate_at`).
+    clip_norm: largest norm of the gradient. average_decay: validate and keep an exponential moving average of the
+    weights. label_smoothing: 0 to 1. positive_weights: "none" or "balanced". rotation_degrees: uniform within plus and
+    minus; flip_probability. mean, standard_deviation: of the grey range 0 to 1. precision: of a GPU's arithmetic, by
+    autocast; a CPU computes in float32.
     """
 
     epochs: int
@@ -61,30 +76,41 @@ class TrainingSettings:
     optimiser: Literal["adam", "adamw"]
     learning_rate: float
     weight_decay: float
-    schedule: Literal["constant", "cosine"]
+    schedule: Literal["constant", "cosine", "plateau"]
     flip_probability: float
     rotation_degrees: float
     mean: float
     standard_deviation: float
+    normalisation: Normalisation = "groups"
+    micro_batch_images: int | None = None
+    warmup_epochs: float = 0.0
+    plateau_epochs: int = 3
+    plateau_factor: float = 0.1
+    early_stopping_epochs: int | None = None
+    clip_norm: float | None = None
+    average_decay: float | None = None
+    label_smoothing: float = 0.0
+    positive_weights: Literal["none", "balanced"] = "none"
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
 
 
-def masked_loss(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, n_counted: float) -> torch.Tensor:
-    """Binary cross-entropy summed over what counts, divided by n_counted (the targets that count in the whole
-    effective batch, so that parts of it add up). All (image, finding)."""
-    loss = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-    return (loss * mask).sum() / max(n_counted, 1.0)
+@dataclass(frozen=True)
+class RunSettings:
+    """How a training runs; its result depends on none of it but for rounding.
 
+    micro_batch_images: how many images are computed at once; None finds the most that fit. workers: that load.
+    recompute: compute activations again in the backward pass, for memory; None: only where a group does not fit
+    otherwise. compile: by torch.compile. channels_last: memory format. checkpoint_s: seconds between checkpoints within
+    an epoch. progress: show a progress bar on standard error.
+    """
 
-def make_optimiser(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
-    return kind(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-
-
-def learning_rate_at(settings: TrainingSettings, update: int, updates: int) -> float:
-    """The learning rate of update number `update` (from 0) of `updates`."""
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    return settings.learning_rate * 0.5 * (1 + float(np.cos(np.pi * update / updates)))
+    micro_batch_images: int | None = 8
+    workers: int = 0
+    recompute: bool | None = False
+    compile: bool = False
+    channels_last: bool = True
+    checkpoint_s: float = 600.0
+    progress: bool = False
 
 
 def mean_auroc(logits: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
@@ -130,6 +156,7 @@ def predict_logits(
     device: torch.device,
     batch_images: int,
     workers: int,
+    precision: str = "bfloat16",
 ) -> np.ndarray:
     """Logits of images in the order of `rows`, without augmentation. Returns float32 (image, finding)."""
     model.eval()
@@ -137,15 +164,50 @@ def predict_logits(
     found = []
     for pixels in decoded_batches(store, batches, workers, pin_memory=device.type == "cuda"):
         x = normalise(to_float(pixels, device), mean, standard_deviation)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with autocast(device, precision):
             found.append(model(x).float().cpu().numpy())
-    return np.concatenate(found)
+    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+
+def prediction_batch(resolution_px: int) -> int:
+    """Images that are predicted at once: 1 at 2048 px, 64 at 256 px."""
+    return min(max(2**22 // resolution_px**2, 1), 256)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The arithmetic of a forward pass: bfloat16 on a GPU if asked for, else float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and precision == "bfloat16")
 
 
 def to_float(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 (image, 1, height_px, width_px) on the host -> float32 in [0, 1] on the device, channels last."""
-    moved = pixels.to(device, non_blocking=True)
-    return moved.to(torch.float32).div_(255).to(memory_format=torch.channels_last)
+    """uint8 (image, 1, height_px, width_px) on the host -> float32 in [0, 1] on the device."""
+    return pixels.to(device, non_blocking=True).to(torch.float32).div_(255)
+
+
+@dataclass
+class _State:
+    """Where a training is: everything beside weights, optimiser and random state that the next update depends on."""
+
+    epoch: int = 0  # epochs finished
+    update: int = 0  # updates done in the current epoch
+    loss_sum: float = 0.0  # of the current epoch
+    epoch_s: float = 0.0  # spent in the current epoch, over all attempts
+    epoch_wait_s: float = 0.0  # of it, waiting for the loader
+    best_auroc: float = float("-inf")
+    best_epoch: int = 0
+    best_weights: Any = None
+    history: Any = ()  # tuple of dicts, a row an epoch
+    seconds: float = 0.0  # spent in updates and validation, over all attempts
+    wait_s: float = 0.0  # of it, waiting for the loader
+    images: int = 0  # trained on, over all attempts
+    energy_j: float | None = None  # of the GPUs, over all attempts
+    peak_memory_mb: float = 0.0
+    interruptions: int = 0
+    micro_batch: tuple[str, int, bool] | None = None  # found on this device: images, whether activations are recomputed
+
+    @property
+    def validation_auroc(self) -> list[float]:
+        return [row["validation_auroc"] for row in self.history]
 
 
 def train_learner(
@@ -155,21 +217,17 @@ def train_learner(
     resolution_px: int,
     seed: int,
     settings: TrainingSettings,
+    run: RunSettings,
     targets: pd.DataFrame,
     store: StoreReader,
     weights: Path | None,
     inputs_digest: str,
-    device: torch.device,
-    micro_batch_images: int,
-    workers: int,
-    checkpoint_s: float,
-    progress: bool = False,
+    processes: Processes,
 ) -> None:
-    """Train one learner and write weights.safetensors, history.csv and cost.json into `folder`.
+    """Train one learner and write weights.safetensors, history.csv, cost.json and tensorboard/ into `folder`.
 
     inputs_digest: names code, data and initial weights; with the settings it decides whether a checkpoint may be gone
-    on from. micro_batch_images: how many images are computed at once, a matter of memory alone.
-    progress: show a progress bar on standard error.
+    on from. processes: all of them call this alike; the first writes.
     Raises Interrupted after a stop signal, StudyError for what cannot be trained, FloatingPointError if the loss is
     not finite.
     """
@@ -182,250 +240,403 @@ def train_learner(
     }
     name = digest(identity)
     folder.mkdir(parents=True, exist_ok=True)
-    if checkpoint.restore(folder, name, OUTPUTS):
+    if processes.total(float(processes.first and checkpoint.restore(folder, name, OUTPUTS))):
         logger.info("this learner was trained before with the same settings, code and data; it was brought back.")
         return
-
-    findings = TARGETS.findings(targets.columns)
-    train, validate = (select_examples(targets, store, split) for split in ("train", "validate"))
-    updates_per_epoch = len(train) // settings.batch_images
-    if updates_per_epoch < 1 or not len(validate):
-        raise StudyError(
-            f"{len(train)} images to train on and {len(validate)} to validate on, in batches of "
-            f"{settings.batch_images}: too few. Lower training.batch_images or change split."
-        )
-    micro = _micro_batch(micro_batch_images, settings)
-
-    model = group_batch_norm(build_model(model_name, len(findings), seed, weights), settings.norm_group_images)
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = make_optimiser(model, settings)
-    started = _State()
-    path = folder / checkpoint.CHECKPOINT
-    if state := checkpoint.load(path, name):
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        started = _State(**state["state"])
-        checkpoint.restore_random_state(state["random"])
-        logger.info("going on from epoch %d, update %d", started.epoch + 1, started.update)
-    else:
-        torch.manual_seed(seed)
-
-    def save() -> None:
-        checkpoint.save(
-            path,
-            {
-                "digest": name,
-                "identity": identity,
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "state": asdict(started),
-            },
-        )
-
-    logger.info(
-        "%s at %d px, seed %d: %d images to train on, %d to validate on, %d updates an epoch, %d epochs, on %s",
-        model_name, resolution_px, seed, len(train), len(validate), updates_per_epoch, settings.epochs, device,
-    )  # fmt: skip
-    _train_epochs(
-        model, optimiser, started, settings, train, validate, store, seed, updates_per_epoch, micro, device, workers,
-        checkpoint_s, save, progress,
-    )  # fmt: skip
-
-    model.load_state_dict(started.best_weights)
-    _write_outputs(folder, model, started, settings, identity, device, len(train))
-    checkpoint.keep(folder, name, OUTPUTS)
-    path.unlink(missing_ok=True)
+    training = _Training(folder, model_name, resolution_px, seed, settings, run, targets, store, weights, processes)
+    training.checkpoint_to(folder / checkpoint.CHECKPOINT, name, identity)
+    training.epochs()
+    if processes.first:
+        training.model.load_state_dict(training.state.best_weights)
+        training.write_outputs(identity)
+        checkpoint.keep(folder, name, OUTPUTS)
+        (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
+    processes.total(0.0)  # none leaves before all is written
 
 
-@dataclass
-class _State:
-    """Where a training is: everything beside weights, optimiser and random state that the next update depends on."""
+class _Training:
+    """One training: what it works on, and the steps of it."""
 
-    epoch: int = 0  # epochs finished
-    update: int = 0  # updates done in the current epoch
-    loss_sum: float = 0.0  # of the current epoch
-    best_auroc: float = float("-inf")
-    best_epoch: int = 0
-    best_weights: Any = None
-    history: Any = ()  # tuple of dicts, a row an epoch
-    seconds: float = 0.0  # spent in updates and validation, over all attempts
-    wait_s: float = 0.0  # of it, waiting for the loader
-    images: int = 0  # trained on, over all attempts
-    peak_memory_mb: float = 0.0
-    interruptions: int = 0
-
-
-def _micro_batch(wanted: int, settings: TrainingSettings) -> int:
-    """The largest multiple of the group, at most `wanted`, that divides the batch; the group itself at least."""
-    group = settings.norm_group_images
-    sizes = [m for m in range(group, settings.batch_images + 1, group) if settings.batch_images % m == 0]
-    return max([m for m in sizes if m <= wanted], default=group)
-
-
-def _train_epochs(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    state: _State,
-    settings: TrainingSettings,
-    train: Examples,
-    validate: Examples,
-    store: StoreReader,
-    seed: int,
-    updates_per_epoch: int,
-    micro: int,
-    device: torch.device,
-    workers: int,
-    checkpoint_s: float,
-    save: Callable[[], None],
-    progress: bool,
-) -> None:
-    place = {int(row): i for i, row in enumerate(train.rows)}
-    target, mask = train.target.to(device), train.mask.to(device)
-    saved_at = time.monotonic()
-    with StopRequest() as stop:
-        while state.epoch < settings.epochs:
-            epoch = state.epoch
-            order = epoch_order(store, train.rows, seed, epoch)[: updates_per_epoch * settings.batch_images]
-            left = order[state.update * settings.batch_images :]
-            bar = tqdm(
-                total=updates_per_epoch, initial=state.update, desc=f"epoch {epoch + 1}/{settings.epochs}",
-                unit="update", disable=not progress, leave=False,
-            )  # fmt: skip
-            model.train()
-            clock = time.monotonic()
-            waited, images_before, seconds_before = state.wait_s, state.images, state.seconds
-            augmentation = Augmentation(
-                seed, epoch, settings.flip_probability, settings.rotation_degrees, settings.mean,
-                settings.standard_deviation,
-            )  # fmt: skip
-            loaded = _augmented(store, left, micro, workers, device, augmentation, train.keys, place, state)
-            for start in range(0, len(left), settings.batch_images):
-                at = np.array([place[int(r)] for r in left[start : start + settings.batch_images]])
-                rate = learning_rate_at(
-                    settings, epoch * updates_per_epoch + state.update, settings.epochs * updates_per_epoch
-                )
-                parts = itertools.islice(loaded, settings.batch_images // micro)
-                loss = _update(model, optimiser, parts, target[at], mask[at], epoch, rate, train.image_id[at])
-                state.update += 1
-                state.loss_sum += loss
-                state.images += len(at)
-                now = time.monotonic()
-                state.seconds, clock = state.seconds + now - clock, now
-                bar.update()
-                bar.set_postfix(loss=f"{state.loss_sum / state.update:.4f}", refresh=False)
-                if stop.signal is not None:
-                    state.interruptions += 1
-                    save()
-                    raise Interrupted(f"{signal.Signals(stop.signal).name}: checkpoint written")
-                if now - saved_at > checkpoint_s:
-                    save()
-                    saved_at = time.monotonic()
-            bar.close()
-            logits = predict_logits(
-                model,
-                store,
-                validate.rows,
-                settings.mean,
-                settings.standard_deviation,
-                device,
-                micro,
-                workers,
+    def __init__(
+        self,
+        folder: Path,
+        model_name: str,
+        resolution_px: int,
+        seed: int,
+        settings: TrainingSettings,
+        run: RunSettings,
+        targets: pd.DataFrame,
+        store: StoreReader,
+        weights: Path | None,
+        processes: Processes,
+    ) -> None:
+        self.folder, self.seed, self.settings, self.run, self.store = folder, seed, settings, run, store
+        self.processes, self.device = processes, processes.device
+        findings = TARGETS.findings(targets.columns)
+        self.train, self.validate = (select_examples(targets, store, split) for split in ("train", "validate"))
+        self.updates_per_epoch = len(self.train) // settings.batch_images
+        if self.updates_per_epoch < 1 or not len(self.validate):
+            raise StudyError(
+                f"{len(self.train)} images to train on and {len(self.validate)} to validate on, in batches of "
+                f"{settings.batch_images}: too few. Lower training.batch_images or change split."
             )
-            score = mean_auroc(logits, validate.target.numpy(), validate.mask.numpy())
-            validation_loss = float(
-                masked_loss(torch.from_numpy(logits), validate.target, validate.mask, float(validate.mask.sum()))
-            )
-            state.seconds += time.monotonic() - clock
-            state.peak_memory_mb = max(state.peak_memory_mb, _peak_memory_mb(device))
-            spent = state.seconds - seconds_before
-            row = {
-                "epoch": epoch + 1,
-                "train_loss": state.loss_sum / updates_per_epoch,
-                "validation_loss": validation_loss,
-                "validation_auroc": score,
-                "learning_rate": optimiser.param_groups[0]["lr"],  # a resumed epoch may have no update left
-                "seconds": spent,
-                "images_per_second": (state.images - images_before) / spent,
-                "loader_wait_fraction": (state.wait_s - waited) / spent,
-            }
-            state.history = (*state.history, row)
-            # NaN (no finding with both classes) never beats, but the first epoch always counts.
-            if state.best_weights is None or score > state.best_auroc:
-                state.best_auroc, state.best_epoch = score, epoch + 1
-                state.best_weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            state.epoch, state.update, state.loss_sum = epoch + 1, 0, 0.0
-            save()
-            saved_at = time.monotonic()
-            logger.info(
-                "epoch %d/%d  loss %.4f  validation loss %.4f  mean AUROC %.4f  %.1f images/s  loader wait %.0f %%  "
-                "%.0f s left",
-                epoch + 1, settings.epochs, row["train_loss"], validation_loss, score, row["images_per_second"],
-                100 * row["loader_wait_fraction"], spent * (settings.epochs - epoch - 1),
-            )  # fmt: skip
-            if stop.signal is not None and state.epoch < settings.epochs:
-                raise Interrupted(f"{signal.Signals(stop.signal).name}: checkpoint written")
+        self.target, self.mask = self.train.target.to(self.device), self.train.mask.to(self.device)
+        self.place = np.full(int(self.train.rows.max()) + 1, -1)
+        self.place[self.train.rows] = np.arange(len(self.train))
+        self.positive_weights = None
+        if settings.positive_weights == "balanced":
+            self.positive_weights = positive_weights(self.target, self.mask)
 
+        model = build_model(model_name, len(findings), seed, weights)
+        model = set_normalisation(model, settings.normalisation, settings.norm_group_images, processes.world)
+        memory_format = torch.channels_last if run.channels_last else torch.contiguous_format
+        self.memory_format = memory_format
+        self.model = model.to(device=self.device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.parameters = list(self.model.parameters())
+        self.optimiser = make_optimiser(self.model, settings)
+        self.average = WeightAverage(self.model, settings.average_decay) if settings.average_decay else None
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self.model) if run.compile else self.model
+        self.state = _State()
+        self.resolution_px = resolution_px
+        logger.info(
+            "%s at %d px, seed %d: %d images to train on, %d to validate on, %d updates an epoch, %d epochs, on "
+            "%d x %s",
+            model_name, resolution_px, seed, len(self.train), len(self.validate), self.updates_per_epoch,
+            settings.epochs, processes.world, self.device.type,
+        )  # fmt: skip
 
-def _augmented(
-    store: StoreReader,
-    order: np.ndarray,
-    micro: int,
-    workers: int,
-    device: torch.device,
-    how: Augmentation,
-    keys: np.ndarray,
-    place: dict[int, int],
-    state: _State,
-) -> Iterator[torch.Tensor]:
-    """Augmented, normalised micro-batches on the device, one at a time; counts the wait for the loader.
-
-    The workers augment for a CPU; a GPU does it itself.
-    """
-    on_cpu = device.type == "cpu"
-    parts = [order[i : i + micro] for i in range(0, len(order), micro)]
-    clock = time.monotonic()
-    loaded = decoded_batches(store, parts, workers, device.type == "cuda", how if on_cpu else None)
-    for rows, pixels in zip(parts, loaded, strict=True):
-        state.wait_s += time.monotonic() - clock
-        if on_cpu:
-            x = pixels
+    def checkpoint_to(self, path: Path, name: str, identity: dict[str, Any]) -> None:
+        """Say where checkpoints go, and go on from the one that is there."""
+        self.path, self.name, self.identity = path, name, identity
+        if not self.processes.first:
+            self.processes.total(0.0)  # the first moves away what does not belong here
+        if state := checkpoint.load(path, name):
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.state = _State(**state["state"])
+            checkpoint.restore_random_state(state["random"])
+            logger.info("going on from epoch %d, update %d", self.state.epoch + 1, self.state.update)
         else:
-            x = augment(to_float(pixels, device), keys[[place[int(r)] for r in rows]], how)
-            x = normalise(x, how.mean, how.standard_deviation)
-        yield x.to(memory_format=torch.channels_last)
-        clock = time.monotonic()
+            torch.manual_seed(self.seed)
+        if self.processes.first:
+            self.processes.total(0.0)
+        self.micro = self._micro_batch()
 
+    def save(self) -> None:
+        """Write a checkpoint with all that the next update depends on."""
+        if not self.processes.first:
+            return
+        content = {
+            "digest": self.name,
+            "identity": self.identity,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "state": asdict(self.state),
+        }
+        checkpoint.save(self.path, content)
 
-def _update(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    parts: Iterable[torch.Tensor],
-    target: torch.Tensor,
-    mask: torch.Tensor,
-    epoch: int,
-    rate: float,
-    image_id: np.ndarray,
-) -> float:
-    """One update over an effective batch; returns its loss. Gradients of the micro-batches add up to the batch's."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.zero_grad(set_to_none=True)
-    counted, total, start = float(mask.sum()), 0.0, 0
-    for x in parts:
-        part = slice(start, start + len(x))
-        start += len(x)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
-            logits = model(x)
-        loss = masked_loss(logits, target[part], mask[part], counted)
-        loss.backward()
-        total += float(loss.detach())
-    if not np.isfinite(total):
-        raise FloatingPointError(
-            f"the loss is {total} in epoch {epoch + 1}; the last checkpoint is kept. "
-            f"Images of the batch: {', '.join(map(str, image_id))}"
+    def _micro_batch(self) -> int:
+        """How many images are computed at once; switches recomputing on where it is needed or asked for."""
+        settings, run = self.settings, self.run
+        share = len(share_of_rank(settings.batch_images, settings.batch_images, 0, self.processes.world, self._unit))
+        if settings.normalisation == "synchronised":
+            if settings.batch_images % self.processes.world:
+                raise StudyError("training.normalisation: synchronised needs batch_images to be a multiple of gpus.")
+            return self._recompute(bool(run.recompute), share)
+        if settings.micro_batch_images is not None:
+            return self._recompute(bool(run.recompute), settings.micro_batch_images)
+        sizes = [n for n in range(self._unit, share + 1, self._unit) if share % n == 0] or [self._unit]
+        wanted = run.micro_batch_images
+        if wanted is not None or self.device.type != "cuda":
+            most = max([n for n in sizes if n <= (wanted or 16)], default=self._unit)
+            return self._recompute(bool(run.recompute), most)
+        device = torch.cuda.get_device_name(self.device)
+        if self.state.micro_batch is not None and self.state.micro_batch[0] == device:
+            return self._recompute(self.state.micro_batch[2], self.state.micro_batch[1])
+        for recompute in (False, True) if run.recompute is None else (run.recompute,):
+            for size in reversed(sizes):
+                self._recompute(recompute, size)
+                if self._fits(size):
+                    self.state.micro_batch = (device, size, recompute)
+                    logger.info("micro-batch: %d images, activations %s", size, "recomputed" if recompute else "kept")
+                    return size
+        raise StudyError(
+            f"not even {self._unit} images of {self.resolution_px} px fit into the memory of {device}. Choose a "
+            f"smaller training.norm_group_images, or recompute: true."
         )
-    optimiser.step()
-    return total
+
+    @property
+    def _unit(self) -> int:
+        """A micro-batch is a multiple of this many images."""
+        return self.settings.norm_group_images if self.settings.normalisation == "groups" else 1
+
+    def _recompute(self, on: bool, micro: int) -> int:
+        if hasattr(self.model, "set_grad_checkpointing"):
+            self.model.set_grad_checkpointing(on)
+        elif on:
+            raise StudyError(f"training.recompute: {type(self.model).__name__} cannot recompute its activations.")
+        return micro
+
+    def _fits(self, micro: int) -> bool:
+        """Whether a forward and backward pass of `micro` images fits into the GPU's memory, with a tenth to spare."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        try:
+            self._try_pass(micro)
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        # Adam's two moments are not there yet; each is as large as the weights.
+        peak = torch.cuda.max_memory_reserved(self.device) + 8 * sum(p.numel() for p in self.parameters)
+        return peak < 0.9 * torch.cuda.get_device_properties(self.device).total_memory
+
+    def _try_pass(self, micro: int) -> None:
+        """A forward and backward pass of pictures of noise, which leaves the model as it is."""
+        x = torch.rand(micro, 1, self.resolution_px, self.resolution_px, device=self.device)
+        self.model.train()
+        with holding_statistics():
+            with autocast(self.device, self.settings.precision):
+                loss = self.model(x.to(memory_format=self.memory_format)).float().sum()
+            loss.backward()
+
+    def epochs(self) -> None:
+        """Train until the epochs are over."""
+        state, settings = self.state, self.settings
+        self.saved_at = time.monotonic()
+        with StopRequest() as self.stop, EnergyMeter(self.device) as self.meter:
+            while state.epoch < settings.epochs and not stops_early(settings, state.validation_auroc):
+                self._updates_of_epoch()
+                self._end_of_epoch()
+                if self._stop_asked() and state.epoch < settings.epochs:
+                    raise Interrupted(f"{self._signal}: checkpoint written")
+
+    def _stop_asked(self) -> bool:
+        """Whether any process was asked to stop: all stop at the same update."""
+        return self.processes.total(float(self.stop.signal is not None)) > 0
+
+    @property
+    def _signal(self) -> str:
+        return signal.Signals(self.stop.signal).name if self.stop.signal is not None else "another process was stopped"
+
+    def _updates_of_epoch(self) -> None:
+        state, settings = self.state, self.settings
+        order = epoch_order(self.store, self.train.rows, self.seed, state.epoch)
+        order = order[state.update * settings.batch_images : self.updates_per_epoch * settings.batch_images]
+        bar = tqdm(
+            total=self.updates_per_epoch, initial=state.update, desc=f"epoch {state.epoch + 1}/{settings.epochs}",
+            unit="update", disable=not (self.run.progress and self.processes.first), leave=False,
+        )  # fmt: skip
+        self.model.train()
+        clock = time.monotonic()
+        for at, parts in self._batches(order):
+            rate = learning_rate_at(
+                settings, state.epoch * self.updates_per_epoch + state.update, self.updates_per_epoch,
+                state.validation_auroc,
+            )  # fmt: skip
+            state.loss_sum += self._update(at, parts, rate)
+            state.update += 1
+            state.images += len(at)
+            now = time.monotonic()
+            state.epoch_s, clock = state.epoch_s + now - clock, now
+            bar.update()
+            bar.set_postfix(loss=f"{state.loss_sum / state.update:.4f}", refresh=False)
+            if self._stop_asked():
+                state.interruptions += 1
+                self._add_energy()
+                self.save()
+                raise Interrupted(f"{self._signal}: checkpoint written")
+            if now - self.saved_at > self.run.checkpoint_s:
+                self.save()
+                self.saved_at = time.monotonic()
+        bar.close()
+
+    def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Iterator[tuple[torch.Tensor, np.ndarray]]]]:
+        """The effective batches of an order of rows: the examples of each, numbers (image,), and this process's part of
+        it as micro-batches on the device, each with its examples. Micro-batches must be taken before the next batch.
+        """
+        batch, processes = self.settings.batch_images, self.processes
+        mine = share_of_rank(len(order), batch, processes.rank, processes.world, self._unit)
+        shares = [mine[mine // batch == number] for number in range(len(order) // batch)]
+        micro = [[share[i : i + self.micro] for i in range(0, len(share), self.micro)] for share in shares]
+        loaded = self._loaded([order[part] for parts in micro for part in parts])
+        for number, parts in enumerate(micro):
+            at = self.place[order[number * batch : (number + 1) * batch]]
+            yield at, ((next(loaded), self.place[order[part]]) for part in parts)
+
+    def _loaded(self, parts: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        """Augmented, normalised pictures on the device, one micro-batch at a time; counts the wait for the loader.
+
+        The workers augment for a CPU; a GPU does it itself.
+        """
+        settings, on_cpu = self.settings, self.device.type == "cpu"
+        how = Augmentation(
+            self.seed, self.state.epoch, settings.flip_probability, settings.rotation_degrees, settings.mean,
+            settings.standard_deviation,
+        )  # fmt: skip
+        clock = time.monotonic()
+        loaded = decoded_batches(self.store, parts, self.run.workers, not on_cpu, how if on_cpu else None)
+        for rows, pixels in zip(parts, loaded, strict=True):
+            self.state.epoch_wait_s += time.monotonic() - clock
+            x = pixels
+            if not on_cpu:
+                x = augment(to_float(pixels, self.device), self.train.keys[self.place[rows]], how)
+                x = normalise(x, how.mean, how.standard_deviation)
+            yield x.to(memory_format=self.memory_format)
+            clock = time.monotonic()
+
+    def _update(self, at: np.ndarray, parts: Iterator[tuple[torch.Tensor, np.ndarray]], rate: float) -> float:
+        """One update over an effective batch; returns its loss. Gradients of the parts add up to the batch's.
+
+        at: the examples of the whole batch; parts: pictures and examples of this process's micro-batches.
+        """
+        settings = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        counted = float(self.mask[at].sum())
+        total = torch.zeros((), dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
+        for x, examples in parts:
+            with autocast(self.device, settings.precision):
+                logits = self.forward(x)
+            loss = masked_loss(
+                logits, self.target[examples], self.mask[examples], counted, settings.label_smoothing,
+                self.positive_weights,
+            )  # fmt: skip
+            with holding_statistics():
+                loss.backward()
+            total += loss.detach()
+        self.processes.add_up(total)
+        value = float(total)
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} in epoch {self.state.epoch + 1}; the last checkpoint is kept. "
+                f"Images of the batch: {', '.join(map(str, self.train.image_id[at]))}"
+            )
+        self.processes.add_up_gradients(self.parameters)
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+        self.optimiser.step()
+        step_statistics(self.model, self.processes.add_up if self.processes.world > 1 else None)
+        if self.average is not None:
+            self.average.update(self.model)
+        return value
+
+    def _validate(self) -> np.ndarray:
+        """Logits of the validation images, each computed by one process. Returns float32 (image, finding)."""
+        mine = np.array_split(np.arange(len(self.validate)), self.processes.world)[self.processes.rank]
+        logits = predict_logits(
+            self.model, self.store, self.validate.rows[mine], self.settings.mean, self.settings.standard_deviation,
+            self.device, self.micro, self.run.workers, self.settings.precision,
+        )  # fmt: skip
+        logits = logits.reshape(len(mine), self.target.shape[1])
+        return self.processes.gather(logits, mine, len(self.validate))
+
+    def _end_of_epoch(self) -> None:
+        """Validate, keep the best weights, note the epoch and write a checkpoint."""
+        state, settings, validate = self.state, self.settings, self.validate
+        clock = time.monotonic()
+        if self.average is not None:
+            self.average.swap(self.model)
+        logits = self._validate()
+        score = mean_auroc(logits, validate.target.numpy(), validate.mask.numpy())
+        # NaN (no finding with both classes) never beats, but the first epoch always counts.
+        if state.best_weights is None or score > state.best_auroc:
+            state.best_auroc, state.best_epoch = score, state.epoch + 1
+            state.best_weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        if self.average is not None:
+            self.average.swap(self.model)
+        validation_loss = masked_loss(
+            torch.from_numpy(logits), validate.target, validate.mask, float(validate.mask.sum())
+        )
+        state.epoch_s += time.monotonic() - clock
+        state.peak_memory_mb = max(state.peak_memory_mb, _peak_memory_mb(self.device))
+        row = {
+            "epoch": state.epoch + 1,
+            "train_loss": state.loss_sum / self.updates_per_epoch,
+            "validation_loss": float(validation_loss),
+            "validation_auroc": score,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "seconds": state.epoch_s,
+            "images_per_second": self.updates_per_epoch * settings.batch_images / state.epoch_s,
+            "loader_wait_fraction": state.epoch_wait_s / state.epoch_s,
+        }
+        state.history = (*state.history, row)
+        state.seconds, state.wait_s = state.seconds + state.epoch_s, state.wait_s + state.epoch_wait_s
+        self._add_energy()
+        state.epoch, state.update, state.loss_sum, state.epoch_s, state.epoch_wait_s = state.epoch + 1, 0, 0.0, 0.0, 0.0
+        self.save()
+        self.saved_at = time.monotonic()
+        logger.info(
+            "epoch %d/%d  loss %.4f  validation loss %.4f  mean AUROC %.4f  %.1f images/s  loader wait %.0f %%  "
+            "%.0f s left",
+            state.epoch, settings.epochs, row["train_loss"], row["validation_loss"], score, row["images_per_second"],
+            100 * row["loader_wait_fraction"], row["seconds"] * (settings.epochs - state.epoch),
+        )  # fmt: skip
+        if self.processes.first:
+            write_events(self.folder / EVENTS, row)
+
+    def _add_energy(self) -> None:
+        used = self.meter.take()
+        if used is not None:
+            self.state.energy_j = (self.state.energy_j or 0.0) + self.processes.total(used)
+
+    def write_outputs(self, identity: dict[str, Any]) -> None:
+        """Write the best epoch's weights, the history and what it cost."""
+        folder, state, settings = self.folder, self.state, self.settings
+        with atomic.replacing(folder / WEIGHTS) as temporary:
+            save_weights(self.model, temporary)
+        with atomic.replacing(folder / HISTORY) as temporary, temporary.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, list(state.history[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(state.history)
+        on_gpu, world = self.device.type == "cuda", self.processes.world
+        cost = {
+            "seconds": round(state.seconds, 3),
+            "gpu_seconds": round(state.seconds * world, 3) if on_gpu else None,
+            "energy_j": None if state.energy_j is None else round(state.energy_j),
+            "images": state.images,
+            "images_per_second": round(state.images / state.seconds, 3),
+            "loader_wait_s": round(state.wait_s, 3),
+            "peak_memory_mb": round(state.peak_memory_mb, 1),
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "devices": world,
+            "micro_batch_images": self.micro,
+            "threads": torch.get_num_threads(),
+            "interruptions": state.interruptions,
+            "train_images": len(self.train),
+            "best_epoch": state.best_epoch,
+            "epochs": state.epoch,
+            # A best epoch in the last tenth of the budget says that more epochs might have helped.
+            "converged": state.best_epoch <= settings.epochs - max(1, settings.epochs // 10),
+            "best_validation_auroc": state.best_auroc if np.isfinite(state.best_auroc) else None,
+            "identity": identity,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+        }
+        atomic.write_json(folder / COST, cost)
+        logger.info(
+            "best epoch %d of %d, mean validation AUROC %.4f, %.0f s", state.best_epoch, state.epoch, state.best_auroc,
+            state.seconds,
+        )  # fmt: skip
+
+
+def write_events(folder: Path, row: dict[str, float]) -> None:
+    """Add an epoch's row of the history to TensorBoard's event files; one that is written again replaces itself."""
+    from torch.utils.tensorboard import SummaryWriter  # imports much
+
+    epoch = int(row["epoch"])
+    with SummaryWriter(str(folder), purge_step=epoch) as writer:
+        for key, value in row.items():
+            if key != "epoch":
+                writer.add_scalar(key, value, epoch)
 
 
 def _peak_memory_mb(device: torch.device) -> float:
@@ -434,51 +645,6 @@ def _peak_memory_mb(device: torch.device) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-
-
-def _write_outputs(
-    folder: Path,
-    model: nn.Module,
-    state: _State,
-    settings: TrainingSettings,
-    identity: dict[str, Any],
-    device: torch.device,
-    n_train: int,
-) -> None:
-    with atomic.replacing(folder / WEIGHTS) as temporary:
-        save_weights(model, temporary)
-    with atomic.replacing(folder / HISTORY) as temporary, temporary.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(state.history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(state.history)
-    cost = {
-        "seconds": round(state.seconds, 3),
-        "images": state.images,
-        "images_per_second": round(state.images / state.seconds, 3),
-        "loader_wait_s": round(state.wait_s, 3),
-        "peak_memory_mb": round(state.peak_memory_mb, 1),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "devices": 1,
-        "threads": torch.get_num_threads(),
-        "interruptions": state.interruptions,
-        "train_images": n_train,
-        "best_epoch": state.best_epoch,
-        "epochs": settings.epochs,
-        # A best epoch in the last tenth of the budget says that more epochs might have helped.
-        "converged": state.best_epoch <= settings.epochs - max(1, settings.epochs // 10),
-        "best_validation_auroc": state.best_auroc if np.isfinite(state.best_auroc) else None,
-        "identity": identity,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-    }
-    atomic.write_json(folder / COST, cost)
-    logger.info(
-        "best epoch %d of %d, mean validation AUROC %.4f, %.0f s", state.best_epoch, settings.epochs, state.best_auroc,
-        state.seconds,
-    )  # fmt: skip
 
 
 def run_as_job(train: Callable[[], None]) -> None:

@@ -1,32 +1,21 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from timm.layers import BatchNormAct2d
 from torch import nn
 
 from cxrscale.errors import StudyError
 from cxrscale.models import (
-    GroupedBatchNorm2d,
-    GroupedBatchNormAct2d,
     build_model,
     calibrate_batch_norm,
     feature_map,
-    group_batch_norm,
     load_learner,
     save_weights,
 )
+from cxrscale.normalisation import set_normalisation
 
 
 def features(n=16, channels=3, seed=0):
     return torch.randn(n, channels, 5, 4, generator=torch.Generator().manual_seed(seed)) * 3 + 1
-
-
-def grouped(group, kind=nn.BatchNorm2d):
-    torch.manual_seed(0)
-    model = nn.Sequential(kind(3))
-    nn.init.normal_(model[0].weight)
-    nn.init.normal_(model[0].bias)
-    return group_batch_norm(model, group)
 
 
 def test_a_model_takes_grey_and_gives_a_logit_a_finding_fixed_by_the_seed():
@@ -74,66 +63,11 @@ def test_unknown_models_and_weights_that_do_not_fit_are_refused(tmp_path):
         build_model("test_resnet", 3, 0, tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
-def test_one_group_is_plain_batch_norm(kind):
-    torch.manual_seed(0)
-    plain = nn.Sequential(kind(3))
-    nn.init.normal_(plain[0].weight)
-    nn.init.normal_(plain[0].bias)
-    ours = grouped(8, kind)
-    for step in range(3):
-        x = features(8, seed=step)
-        assert torch.allclose(ours.train()(x), plain.train()(x), atol=1e-6)
-    assert torch.allclose(ours[0].running_mean, plain[0].running_mean)
-    assert torch.allclose(ours[0].running_var, plain[0].running_var)
-    assert int(ours[0].num_batches_tracked) == int(plain[0].num_batches_tracked) == 3
-    assert torch.allclose(ours.eval()(x), plain.eval()(x), atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
-def test_the_micro_batch_changes_neither_output_nor_running_statistics(kind):
-    x, outputs, states = features(16), [], []
-    for micro in (4, 8, 16):
-        norm = grouped(4, kind).train()
-        outputs.append(torch.cat([norm(part) for part in x.split(micro)]))
-        states.append(norm.state_dict())
-    assert len(outputs) == 3
-    assert all(torch.equal(out, outputs[0]) for out in outputs)
-    for state in states:
-        assert all(torch.equal(state[k], states[0][k]) for k in state)
-    assert int(states[0]["0.num_batches_tracked"]) == 4
-
-
-def test_each_group_is_normalised_by_itself():
-    norm = group_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), 4).train()
-    out = norm(features(12) + torch.arange(12).view(-1, 1, 1, 1) // 4 * 100.0)
-    means = out.view(3, 4, 3, 20).mean(dim=(1, 3))  # (group, channel)
-    assert means.abs().max() < 1e-5
-
-
-@pytest.mark.parametrize(("name", "kind"), [("test_resnet", nn.BatchNorm2d), ("test_efficientnet", BatchNormAct2d)])
-def test_conversion_covers_every_norm_of_timm_and_keeps_the_weights(name, kind):
-    model = build_model(name, 2, 0)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    n = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    group_batch_norm(model, 4)
-    ours = [m for m in model.modules() if type(m) in (GroupedBatchNorm2d, GroupedBatchNormAct2d)]
-    assert len(ours) == n > 3
-    assert not any(type(m) in (nn.BatchNorm2d, BatchNormAct2d) for m in model.modules())
-    assert any(isinstance(m, kind) for m in ours)
-    after = model.state_dict()
-    assert list(after) == list(before)
-    assert all(torch.equal(after[k], before[k]) for k in before)
-    plain = build_model(name, 2, 0).eval()
-    x = torch.rand(2, 1, 32, 32)
-    assert torch.allclose(model.eval()(x), plain(x), atol=1e-6)
-
-
 @pytest.mark.parametrize("group", [None, 4])
 def test_calibration_sets_the_mean_over_the_batches(group):
     model = nn.Sequential(nn.BatchNorm2d(3))
     if group:
-        group_batch_norm(model, group)
+        set_normalisation(model, "groups", group)
     batches = [features(4, seed=s) for s in range(3)]
     calibrate_batch_norm(model, batches)
     expected = torch.stack([b.mean(dim=(0, 2, 3)) for b in batches]).mean(dim=0)

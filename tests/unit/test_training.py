@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from cxrscale import training
+from cxrscale.distributed import Processes
 from cxrscale.errors import StudyError
 from cxrscale.loader import select_examples
-from cxrscale.models import build_model, group_batch_norm, load_learner
+from cxrscale.models import build_model, load_learner
 from cxrscale.training import (
     INTERRUPTED_STATUS,
     OUTPUTS,
     Interrupted,
+    RunSettings,
     TrainingSettings,
-    learning_rate_at,
-    masked_loss,
     mean_auroc,
     run_as_job,
     train_learner,
@@ -31,6 +31,7 @@ SETTINGS = TrainingSettings(
     schedule="cosine", flip_probability=0.5, rotation_degrees=15.0, mean=0.4, standard_deviation=0.2,
 )  # fmt: skip
 CPU = torch.device("cpu")
+ALONE = Processes(0, 1, CPU)
 
 
 @pytest.fixture
@@ -38,10 +39,11 @@ def train(small_store, reader):
     def run(folder, settings=SETTINGS, **changed):
         arguments = {
             "folder": folder, "model_name": "test_resnet", "resolution_px": 32, "seed": 1, "settings": settings,
-            "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs", "device": CPU,
-            "micro_batch_images": 8, "workers": 0, "checkpoint_s": 1000.0,
+            "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
+            "processes": ALONE,
         }  # fmt: skip
-        train_learner(**(arguments | changed))
+        how = {k: changed.pop(k) for k in list(changed) if k in RunSettings.__dataclass_fields__}
+        train_learner(**(arguments | {"run": RunSettings(**how)} | changed))
 
     return run
 
@@ -58,7 +60,7 @@ def weights(folder) -> bytes:
 
 def stop_after(monkeypatch, *updates):
     """Send this process a SIGTERM in the middle of the run's updates of these numbers, from 1."""
-    original, done = training._update, []
+    original, done = training._Training._update, []
 
     def update(*args):
         loss = original(*args)
@@ -67,7 +69,7 @@ def stop_after(monkeypatch, *updates):
             os.kill(os.getpid(), signal.SIGTERM)
         return loss
 
-    monkeypatch.setattr(training, "_update", update)
+    monkeypatch.setattr(training._Training, "_update", update)
     return done
 
 
@@ -80,26 +82,9 @@ def undisturbed(small_store, tmp_path_factory):
     train_learner(
         folder=folder, model_name="test_resnet", resolution_px=32, seed=1, settings=SETTINGS,
         targets=small_store.targets, store=StoreReader(small_store.folder), weights=None, inputs_digest="inputs",
-        device=CPU, micro_batch_images=8, workers=0, checkpoint_s=1000.0,
+        run=RunSettings(), processes=ALONE,
     )  # fmt: skip
     return folder
-
-
-def test_masked_loss_by_hand():
-    """Logit 0 costs ln 2; logit ln 3 costs ln(4/3) as a positive, ln 4 as a negative; the last one is ignored."""
-    logits = torch.tensor([[0.0, math.log(3)], [math.log(3), 50.0]])
-    target, mask = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    expected = (math.log(2) + math.log(4 / 3) + math.log(4)) / 3
-    assert float(masked_loss(logits, target, mask, 3.0)) == pytest.approx(expected, rel=1e-6)
-    parts = [masked_loss(logits[i : i + 1], target[i : i + 1], mask[i : i + 1], 3.0) for i in range(2)]
-    assert float(sum(parts)) == pytest.approx(expected, rel=1e-6)
-    assert float(masked_loss(logits, target, mask * 0, 0.0)) == 0.0
-
-
-def test_learning_rates_by_hand():
-    rates = [learning_rate_at(SETTINGS, u, 8) for u in (0, 4, 8)]
-    assert rates == pytest.approx([2e-3, 1e-3, 0.0])
-    assert learning_rate_at(replace(SETTINGS, schedule="constant"), 7, 8) == 2e-3
 
 
 def test_mean_auroc_leaves_out_findings_of_one_class_and_masked_images():
@@ -110,30 +95,99 @@ def test_mean_auroc_leaves_out_findings_of_one_class_and_masked_images():
     assert math.isnan(mean_auroc(logits[:, 1:2], target[:, 1:2], mask[:, 1:2]))
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
-def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(small_store, reader, name):
-    examples = select_examples(small_store.targets, reader, "train")
-    pixels = torch.stack([torch.from_numpy(reader.pixels(int(r))) for r in examples.rows[:16]])[:, None]
-    examples.mask[3, 0] = 0
-    gradients, losses = [], []
-    for micro in (4, 8, 16):
-        model = group_batch_norm(build_model(name, 2, 0), 4).train()
-        parts = [training.to_float(part, CPU) for part in pixels.split(micro)]
-        losses.append(
-            training._update(
-                model, training.make_optimiser(model, SETTINGS), parts, examples.target[:16], examples.mask[:16], 0,
-                1e-3, examples.image_id[:16],
-            )
-        )  # fmt: skip
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
-    assert gradients[0].norm() > 0.01
-    for gradient in gradients[1:]:
-        assert (gradient - gradients[0]).norm() < 1e-4 * gradients[0].norm()
+def gradient_of(monkeypatch, train, folder, settings, **how):
+    """Gradient and loss of the first update, and the running statistics after it."""
+    found = []
+
+    class Seen(Exception):  # noqa: N818
+        pass
+
+    def update(self, at, parts, rate):
+        self.optimiser.step = lambda: None
+        loss = original(self, at, parts, rate)
+        found.append((torch.cat([p.grad.flatten() for p in self.parameters]), loss, dict(self.model.named_buffers())))
+        raise Seen
+
+    original = training._Training._update
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "_update", update)
+        with pytest.raises(Seen):
+            train(folder, settings, **how)
+    return found[0]
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "densenet121"])
+@pytest.mark.parametrize("kind", ["groups", "frozen"])
+def test_the_micro_batch_changes_gradient_and_statistics_by_rounding_alone(train, tmp_path, monkeypatch, name, kind):
+    settings = replace(SETTINGS, batch_images=16, normalisation=kind)
+    runs = [
+        gradient_of(monkeypatch, train, tmp_path / f"{n}{recompute}", settings, model_name=name, micro_batch_images=n,
+                    recompute=recompute)
+        for n, recompute in ((16, False), (8, False), (4, False), (4, True))
+    ]  # fmt: skip
+    gradient, loss, buffers = runs[0]
+    assert gradient.norm() > 0.01
+    for other, other_loss, other_buffers in runs[1:]:
+        # DenseNet's last statistics are over four values each, which magnifies rounding.
+        assert (other - gradient).norm() < (2e-3 if name == "densenet121" else 1e-4) * gradient.norm()
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        for key, value in buffers.items():
+            assert torch.allclose(other_buffers[key].float(), value.float(), rtol=1e-4, atol=1e-5), key
+
+
+def test_statistics_over_each_micro_batch_make_it_a_setting(train, tmp_path, monkeypatch):
+    settings = [replace(SETTINGS, normalisation="per_micro_batch", micro_batch_images=n) for n in (4, 8)]
+    first, second = (
+        gradient_of(monkeypatch, train, tmp_path / str(i), s, micro_batch_images=8)[0] for i, s in enumerate(settings)
+    )
+    groups = gradient_of(monkeypatch, train, tmp_path / "groups", SETTINGS)[0]
+    assert (first - groups).norm() < 1e-4 * groups.norm()  # groups of four, and micro-batches of four
+    assert (first - second).norm() > 0.01 * groups.norm()
+
+
+OPTIONS = {
+    "warm-up and clipping": {"warmup_epochs": 1.5, "clip_norm": 0.1},
+    "plateau": {"schedule": "plateau", "plateau_epochs": 1, "plateau_factor": 0.5},
+    "average": {"average_decay": 0.5},
+    "smoothing and weights": {"label_smoothing": 0.1, "positive_weights": "balanced"},
+    "AdamW": {"optimiser": "adamw", "weight_decay": 0.1},
+    "frozen": {"normalisation": "frozen"},
+    "synchronised": {"normalisation": "synchronised"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_matters_and_goes_on_after_a_stop_to_the_bit(train, undisturbed, tmp_path, monkeypatch, name):
+    settings = replace(SETTINGS, **OPTIONS[name])
+    train(tmp_path / "whole", settings)
+    assert weights(tmp_path / "whole") != weights(undisturbed)
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", settings)
+    train(tmp_path / "parts", settings)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert history(tmp_path / "parts") == history(tmp_path / "whole")
+
+
+def test_early_stopping_ends_a_training_before_its_budget(train, tmp_path):
+    """With a learning rate that is nearly nothing, the first epoch stays the best or a tie."""
+    train(tmp_path, replace(SETTINGS, epochs=9, learning_rate=1e-12, early_stopping_epochs=2, schedule="constant"))
+    assert len(history(tmp_path)) < 9
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert cost["epochs"] == len(history(tmp_path)) == cost["best_epoch"] + 2
+
+
+def test_event_files_hold_the_history(undisturbed):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(undisturbed / "tensorboard")).Reload()
+    assert "validation_auroc" in events.Tags()["scalars"]
+    values = [event.value for event in events.Scalars("train_loss")]
+    assert values == pytest.approx([row["train_loss"] for row in history(undisturbed)])
 
 
 def test_a_training_writes_weights_history_and_cost(undisturbed, small_store, reader):
-    assert {p.name for p in undisturbed.iterdir()} == {*OUTPUTS, "kept"}
+    assert {p.name for p in undisturbed.iterdir()} == {*OUTPUTS, "kept", "tensorboard"}
     rows = history(undisturbed)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[-1]["learning_rate"] == pytest.approx(2e-3 * 0.5 * (1 + math.cos(math.pi * 7 / 8)))
@@ -214,7 +268,7 @@ def test_random_numbers_drawn_in_training_go_on_too(train, tmp_path, monkeypatch
 
 
 def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undisturbed, tmp_path, monkeypatch):
-    original, calls = training._update, []
+    original, calls = training._Training._update, []
 
     def update(*args):
         calls.append(1)
@@ -222,7 +276,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undi
             raise MemoryError
         return original(*args)
 
-    monkeypatch.setattr(training, "_update", update)
+    monkeypatch.setattr(training._Training, "_update", update)
     with pytest.raises(MemoryError):
         train(tmp_path, checkpoint_s=0.0)  # a checkpoint after every update
     train(tmp_path)
@@ -278,9 +332,11 @@ def test_a_loss_that_is_not_finite_names_epoch_and_images(train, tmp_path, monke
         train(tmp_path)
 
 
-@pytest.mark.parametrize(("wanted", "micro"), [(1, 8), (8, 8), (20, 16), (40, 24), (64, 48)])
-def test_micro_batches_are_whole_groups_that_divide_the_batch(wanted, micro):
-    assert training._micro_batch(wanted, replace(SETTINGS, batch_images=48, norm_group_images=8)) == micro
+@pytest.mark.parametrize(("wanted", "micro"), [(1, 8), (8, 8), (20, 16), (40, 16), (64, 16)])
+def test_micro_batches_are_whole_groups_that_divide_the_batch(train, tmp_path, wanted, micro):
+    settings = replace(SETTINGS, epochs=1, batch_images=16, norm_group_images=8)
+    train(tmp_path, settings, micro_batch_images=wanted)
+    assert json.loads((tmp_path / "cost.json").read_text())["micro_batch_images"] == micro
 
 
 def test_an_interruption_ends_the_process_with_its_own_status():

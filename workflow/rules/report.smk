@@ -18,7 +18,7 @@ PROTOCOL = {
         "combine_fraction",
     ),
     "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality", "upscale"),
-    "training": TRAINING,
+    "training": (*study_config.LearnerSettings.model_fields, "overrides"),
     "evaluation": ("replicates", "confidence", "seed"),
     "comparison": ("margin_auroc", "joint_confidence", "native_at_least_px"),
     "stacking": ("tolerance", "max_steps"),

@@ -1,19 +1,5 @@
 # Initial weights, training, predictions.
 
-# Of config.training, what the weights of a learner depend on; the other keys say how it runs.
-TRAINING = (
-    "epochs",
-    "batch_images",
-    "norm_group_images",
-    "optimiser",
-    "learning_rate",
-    "weight_decay",
-    "schedule",
-    "flip_probability",
-    "rotation_degrees",
-    "mean",
-    "standard_deviation",
-)
 # All resolutions see the same images: with store.upscale "exclude" none that the largest would enlarge.
 INPUT = {
     "mean": study.training.mean,
@@ -64,20 +50,25 @@ rule train:
         f"{logs}/train/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
     conda:
         "../../envs/cxrscale.yaml"
-    threads: 1 if study.accelerator == "cpu" else study.training.workers + 1
+    threads: study.training.gpus * (1 if study.accelerator == "cpu" else study.training.workers + 1)
     resources:
-        gpu=gpu,
+        gpu=gpu * study.training.gpus,
         # How it runs; unlike params, resources make nothing rerun.
         accelerator=study.accelerator,
+        processes=study.training.gpus,
         workers=study.training.workers,
         micro_batch_images=study.training.micro_batch_images,
+        recompute=str(study.training.recompute).lower(),
+        compiled=str(study.training.compile).lower(),
+        channels_last=str(study.training.channels_last).lower(),
         checkpoint_s=study.training.checkpoint_s,
         stage_dir=study.training.stage_dir or "none",
         mem_mb=8000,
         runtime=2880,
     params:
         code=code("train.py"),
-        settings=json.dumps({key: getattr(study.training, key) for key in TRAINING}),
+        # What the weights depend on; the rest of config.training says how it runs.
+        settings=lambda w: json.dumps(study.training.of_learner(w.model, w.resolution)),
         native_at_least_px=INPUT["native_at_least_px"],
         weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
     message:
@@ -90,7 +81,9 @@ rule train:
         " --targets {input.targets} --manifest {input.manifest} {params.weights}"
         " --native-at-least-px {params.native_at_least_px}"
         " --accelerator {resources.accelerator} --threads {threads} --workers {resources.workers}"
-        " --micro-batch-images {resources.micro_batch_images} --checkpoint-s {resources.checkpoint_s}"
+        " --processes {resources.processes} --micro-batch-images {resources.micro_batch_images}"
+        " --recompute {resources.recompute} --compile {resources.compiled} --channels-last {resources.channels_last}"
+        " --checkpoint-s {resources.checkpoint_s}"
         " --stage-dir {resources.stage_dir:q}"
 
 

@@ -12,7 +12,7 @@ from cxrscale.models import load_learner
 from cxrscale.predictions import PREDICTIONS, predictions_frame
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.staging import staged
-from cxrscale.training import predict_logits
+from cxrscale.training import predict_logits, prediction_batch
 
 if __name__ == "__main__":  # worker processes import this file
     with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):
@@ -33,7 +33,7 @@ if __name__ == "__main__":  # worker processes import this file
             snakemake.params.mean,
             snakemake.params.standard_deviation,
             device,
-            batch_images=snakemake.config["training"]["micro_batch_images"],
+            batch_images=prediction_batch(int(snakemake.wildcards.resolution)),
             workers=snakemake.config["training"]["workers"],
         )
         tables.write(

@@ -1,7 +1,12 @@
-"""Train one learner. Launched as a process of its own, so that it can be one of several."""
+"""Train one learner. Launched as a process of its own; asked for several, it has torchrun start them."""
 
 import argparse
+import contextlib
 import json
+import logging
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,8 +31,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="initial weights; random without")
     parser.add_argument("--accelerator", choices=["cuda", "cpu"], required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--micro-batch-images", type=int, default=8)
+    parser.add_argument("--processes", type=int, default=1, help="that train together on this host, a GPU each")
+    parser.add_argument("--workers", type=int, default=0, help="decoding processes of each")
+    parser.add_argument("--micro-batch-images", default="auto", help="images computed at once, or auto")
+    parser.add_argument("--recompute", choices=["true", "false", "auto"], default="auto", help="activations")
+    parser.add_argument("--compile", choices=["true", "false"], default="false")
+    parser.add_argument("--channels-last", choices=["true", "false"], default="true")
     parser.add_argument("--stage-dir", help="local folder that the store is copied to first; none: read it in place")
     parser.add_argument("--checkpoint-s", type=int, default=600, help="seconds between checkpoints")
     return parser.parse_args(arguments)
@@ -35,18 +44,75 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     given = parse(arguments)
-    with job(given.log, __file__) as log, leased(given.accelerator):
-        import torch  # after the lease, which says which GPU this process may see
+    started = {"RANK", "SLURM_PROCID"} & set(os.environ) and "MASTER_ADDR" in os.environ
+    if started:  # by torchrun or srun, which gave each process its device
+        with job(given.log, __file__):
+            train_here(given)
+        return
+    with job(given.log, __file__) as log, leased(given.accelerator, given.processes) as devices:
+        processes = len(devices) or given.processes
+        if processes > 1:
+            log.info("starting %d processes", processes)
+            launch(processes, sys.argv[1:] if arguments is None else arguments)
+        else:
+            train_here(given)
 
-        from cxrscale.provenance import digest, file_digest
-        from cxrscale.store.reader import StoreReader
-        from cxrscale.store.staging import staged
-        from cxrscale.training import TrainingSettings, run_as_job, train_learner
 
-        torch.set_num_threads(given.threads)
-        data = [file_digest(path) for path in (given.targets, given.manifest, given.weights) if path]
-        log.info("digest of code %s, of data %s", given.code, digest(data))
-        stage_dir = None if given.stage_dir == "none" else given.stage_dir
+def launch(processes: int, arguments: list[str]) -> None:
+    """Have torchrun start this script several times, pass a request to stop on to all, and end as they do."""
+    import psutil
+
+    from cxrscale.training import INTERRUPTED_STATUS, StopRequest
+
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    with StopRequest() as stop:
+        running = subprocess.Popen([*torchrun, "--", __file__, *arguments])
+        try:
+            told = False
+            while running.poll() is None:
+                if stop.signal is not None and not told:
+                    for training in psutil.Process(running.pid).children():
+                        training.send_signal(signal.SIGUSR1)
+                    told = True
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.wait(0.5)
+        finally:
+            if running.poll() is None:
+                running.terminate()  # torchrun ends its processes
+                running.wait()
+    if running.returncode:
+        sys.exit(INTERRUPTED_STATUS if stop.signal is not None else running.returncode)
+
+
+def train_here(given: argparse.Namespace) -> None:
+    """Train in this process, alone or as one of several."""
+    import torch  # after the lease, which says which GPU this process may see
+
+    from cxrscale.distributed import join, leave
+    from cxrscale.provenance import digest, file_digest
+    from cxrscale.store.reader import StoreReader
+    from cxrscale.store.staging import staged
+    from cxrscale.training import RunSettings, TrainingSettings, run_as_job, train_learner
+
+    choice = {"true": True, "false": False, "auto": None}
+    processes = join(given.accelerator)
+    torch.set_num_threads(max(given.threads // processes.world, 1))
+    data = [file_digest(path) for path in (given.targets, given.manifest, given.weights) if path]
+    log = logging.getLogger("cxrscale")
+    if not processes.first:
+        log.setLevel(logging.WARNING)
+    log.info("digest of code %s, of data %s", given.code, digest(data))
+    stage_dir = None if given.stage_dir == "none" else given.stage_dir
+    run = RunSettings(
+        micro_batch_images=None if given.micro_batch_images == "auto" else int(given.micro_batch_images),
+        workers=given.workers,
+        recompute=choice[given.recompute],
+        compile=choice[given.compile],
+        channels_last=choice[given.channels_last],
+        checkpoint_s=given.checkpoint_s,
+        progress=sys.stderr.isatty(),
+    )
+    try:
         run_as_job(
             lambda: train_learner(
                 folder=given.folder,
@@ -54,17 +120,16 @@ def main(arguments: list[str] | None = None) -> None:
                 resolution_px=given.resolution_px,
                 seed=given.seed,
                 settings=tables.settings_from(TrainingSettings, given.settings),
+                run=run,
                 targets=tables.read(TARGETS, given.targets),
                 store=StoreReader(staged(given.manifest.parent, stage_dir), given.native_at_least_px),
                 weights=given.weights,
                 inputs_digest=digest([given.code, data, given.native_at_least_px]),
-                device=torch.device(given.accelerator),
-                micro_batch_images=given.micro_batch_images,
-                workers=given.workers,
-                checkpoint_s=given.checkpoint_s,
-                progress=sys.stderr.isatty(),
+                processes=processes,
             )
         )
+    finally:
+        leave()
 
 
 if __name__ == "__main__":
