@@ -62,6 +62,10 @@ class Layout:
         base = str(resolution) == str(self.study.store.base_resolution_px)
         return f"{self.store}/{'base' if base else resolution}"
 
+    def resolution_of(self, folder: str) -> int:
+        """The resolution whose shards lie in the folder of this name, the base's or a smaller one's."""
+        return self.study.store.base_resolution_px if folder == "base" else int(folder)
+
     def manifest(self, resolution: Any) -> str:
         return f"{self.resolution_folder(resolution)}/manifest.parquet"
 

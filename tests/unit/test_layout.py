@@ -41,6 +41,7 @@ def test_the_base_resolution_is_the_base_not_a_copy(layout):
     assert layout.manifest(512) == layout.manifest("512") == f"{layout.store}/base/manifest.parquet"
     assert layout.manifest(256) == f"{layout.store}/256/manifest.parquet"
     assert layout.shards == ["00000", "00001", "00002"]
+    assert [layout.resolution_of(folder) for folder in ("base", "256")] == [512, 256]
 
 
 def test_weights_say_where_they_came_from(layout):

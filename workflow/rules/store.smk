@@ -7,10 +7,6 @@ alone = r"|".join(
 PIXELS = {"geometry": study.store.geometry, "filter": study.store.filter}
 
 
-def side_of(folder):
-    return study.store.base_resolution_px if folder == "base" else int(folder)
-
-
 rule ingest_shard:
     input:
         # ancient: a new list of images reads no native file again. collect_quarantine holds the list against the
@@ -133,7 +129,7 @@ rule list_shards:
     params:
         code=code("list_shards.py"),
         geometry=study.store.geometry,
-        size_px=lambda w: side_of(w.folder),
+        size_px=lambda w: layout.resolution_of(w.folder),
     message:
         "Listing the store at {wildcards.folder}"
     script:
@@ -160,7 +156,7 @@ rule measure_store:
         **PIXELS,
         code=code("measure_store.py"),
         base_resolution_px=study.store.base_resolution_px,
-        size_px=lambda w: side_of(w.folder),
+        size_px=lambda w: layout.resolution_of(w.folder),
     message:
         "Measuring what the store at {wildcards.folder} lost"
     script:
