@@ -23,7 +23,7 @@ for _ in range(rounds):
         time.sleep(0.005)
         for name in names:
             os.unlink(f"{folder}/{name}")
-        print("lease", flush=True)
+        print("lease", *names, flush=True)
 """
 
 HOLDER = """
@@ -64,6 +64,16 @@ def finish(processes) -> int:
 def test_no_device_is_leased_twice(host):
     jobs = [start(host, count, 8, ["A", "B", "C", "D"]) for count in (1, 1, 2, 3, 1, 4)]
     assert finish(jobs) == 48
+
+
+def test_twelve_jobs_share_four_devices_and_use_them_all(host):
+    """Every third job wants two devices; none is leased twice (or the marker would exist), none waits for ever."""
+    jobs = [start(host, 2 if number % 3 == 0 else 1, 6, ["A", "B", "C", "D"]) for number in range(12)]
+    outputs = [job.communicate(timeout=120) for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * 12, outputs
+    leases = [line.split()[1:] for out, _ in outputs for line in out.splitlines()]
+    assert len(leases) == 72
+    assert {name for names in leases for name in names} == {"A", "B", "C", "D"}
 
 
 def test_jobs_that_want_all_devices_do_not_block_each_other(host):
