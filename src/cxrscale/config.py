@@ -198,15 +198,20 @@ class Training(LearnerSettings):
         return LearnerSettings.model_validate(values)
 
     def of_learner(self, model: str, resolution_px: int) -> dict[str, Any]:
-        """All that the weights of a learner depend on: the settings, the overrides that name it laid over them in
-        order, and micro_batch_images where it counts as one (else None).
+        """What the weights of a learner depend on: the settings, the overrides that name it laid over them in order,
+        and micro_batch_images where it counts as one.
+
+        Those at their default are left out, so that a setting that is added later changes no learner that exists;
+        `training.TrainingSettings` has the same defaults.
         """
         named = [
             o for o in self.overrides if o.model in (None, model) and o.resolution_px in (None, int(resolution_px))
         ]
-        settings = self._with(*named).model_dump(mode="json")
-        counts = settings["normalisation"] == "per_micro_batch"
-        return settings | {"micro_batch_images": self.micro_batch_images if counts else None}
+        settings = self._with(*named)
+        given = settings.model_dump(mode="json", exclude_defaults=True)
+        if settings.normalisation == "per_micro_batch":
+            given["micro_batch_images"] = self.micro_batch_images
+        return given
 
 
 class Evaluation(Section):

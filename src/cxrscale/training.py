@@ -70,17 +70,17 @@ class TrainingSettings:
     autocast; a CPU computes in float32.
     """
 
-    epochs: int
-    batch_images: int
-    norm_group_images: int
-    optimiser: Literal["adam", "adamw"]
-    learning_rate: float
-    weight_decay: float
-    schedule: Literal["constant", "cosine", "plateau"]
-    flip_probability: float
-    rotation_degrees: float
-    mean: float
-    standard_deviation: float
+    epochs: int = 30
+    batch_images: int = 64
+    norm_group_images: int = 8
+    optimiser: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    flip_probability: float = 0.5
+    rotation_degrees: float = 15.0
+    mean: float = 0.449
+    standard_deviation: float = 0.226
     normalisation: Normalisation = "groups"
     micro_batch_images: int | None = None
     warmup_epochs: float = 0.0

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,47 @@ def test_the_store_is_shared_by_studies_whose_pixels_are_the_same():
     ]
     names = {load({"store": s}).store_name() for s in others} | {study.store_name()}
     assert len(names) == 6
+
+
+def test_overrides_are_laid_over_the_settings_of_the_learners_they_name():
+    training = load(
+        {
+            "training": {
+                "learning_rate": 1e-3,
+                "overrides": [
+                    {"resolution_px": 256, "settings": {"epochs": 5, "learning_rate": 1e-4}},
+                    {"model": "densenet121", "resolution_px": 256, "settings": {"epochs": 7}},
+                ],
+            }
+        }
+    ).training
+    dense, other, large = (training.of_learner(m, r) for m, r in (("densenet121", 256), ("b4", 256), ("b4", 512)))
+    assert (dense["epochs"], dense["learning_rate"]) == (7, 1e-4)
+    assert (other["epochs"], other["learning_rate"]) == (5, 1e-4)
+    assert large == {"learning_rate": 1e-3}  # what is at its default is left out
+
+
+def test_defaults_of_config_and_training_are_the_same():
+    from cxrscale.config import LearnerSettings
+    from cxrscale.training import TrainingSettings
+
+    assert asdict(TrainingSettings()) == LearnerSettings().model_dump() | {"micro_batch_images": None}
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"overrides": [{"settings": {"epoch": 5}}]}, "'epoch' is no setting of a learner (did you mean 'epochs'?)"),
+        ({"overrides": [{"settings": {"batch_images": 20}}]}, "must be a multiple of norm_group_images"),
+        ({"normalisation": "per_micro_batch"}, "makes micro_batch_images a setting: give a number"),
+    ],
+)
+def test_settings_of_learners_that_cannot_be_are_refused(training, message):
+    with pytest.raises(StudyError) as error:
+        load({"training": training})
+    assert message in str(error.value)
+
+
+def test_the_micro_batch_counts_where_statistics_depend_on_it():
+    training = load({"training": {"normalisation": "per_micro_batch", "micro_batch_images": 4}}).training
+    assert training.of_learner("b4", 512)["micro_batch_images"] == 4

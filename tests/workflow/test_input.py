@@ -43,7 +43,7 @@ def test_default_config_plans_labels_and_stops_only_at_images(checkout: Path) ->
     jobs = planned(checkout, config=None)
     assert jobs["train"] == 8
     assert jobs["ingest_shard"] == 256
-    assert jobs["downscale_shard"] == 3 * 256
+    assert jobs["downscale_together"] == 256  # three resolutions each
     built = snakemake(checkout, "targets", config=None)
     assert built.returncode == 0, built.stdout
     targets = pd.read_parquet(checkout / "results/mimic-resolution/targets/fold0.parquet")

@@ -96,8 +96,14 @@ def test_new_config_key_and_new_data_set_rerun_nothing(study: Path, edit: Edit) 
 
 
 def test_how_it_runs_reruns_nothing(study: Path) -> None:
-    changes = "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5}"
+    changes = "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, recompute: true, compile: true}"
     assert planned(study, "--config", changes) == {}
+
+
+def test_override_trains_the_learner_it_names(study: Path) -> None:
+    override = "training={overrides: [{model: test_resnet, resolution_px: 48, settings: {learning_rate: 0.001}}]}"
+    jobs = planned(study, "--config", override)
+    assert jobs == dict.fromkeys(LEARNERS, 1) | SPANNING
 
 
 def test_one_more_resolution_leaves_what_exists(study: Path) -> None:

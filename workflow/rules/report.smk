@@ -18,7 +18,7 @@ PROTOCOL = {
         "combine_fraction",
     ),
     "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality", "upscale"),
-    "training": (*study_config.LearnerSettings.model_fields, "overrides"),
+    "training": tuple(study_config.LearnerSettings.model_fields),
     "evaluation": ("replicates", "confidence", "seed"),
     "comparison": ("margin_auroc", "joint_confidence", "native_at_least_px"),
     "stacking": ("tolerance", "max_steps"),
@@ -45,6 +45,7 @@ described, default = (
         "seeds": s.seeds,
         **{f"{section}.{key}": getattr(getattr(s, section), key) for section, keys in PROTOCOL.items() for key in keys},
         "dataset.views": s.dataset.views or "all",
+        "training.overrides": [o.model_dump(exclude_none=True) for o in s.training.overrides],
         "labels.per_finding": {f: p.model_dump(exclude_none=True) for f, p in s.labels.per_finding.items()},
     }
     for s in (study, study_config.StudyConfig())
