@@ -84,8 +84,10 @@ def test_comments_and_docstrings_rerun_nothing(study: Path) -> None:
 
 
 def test_new_config_key_and_new_data_set_rerun_nothing(study: Path, edit: Edit) -> None:
-    edit("src/cxrscale/config.py", "    epochs: Count = 30\n", "    epochs: Count = 30\n    brand_new: int = 7\n")
+    # One that says how a training runs, with a value of its own, and a setting of learners at its default.
+    edit("src/cxrscale/config.py", "    gpus: Count = 1\n", "    gpus: Count = 1\n    brand_new: int = 7\n")
     edit("config.yaml", "  epochs: 30 ", "  brand_new: 8\n  epochs: 30 ")
+    edit("src/cxrscale/config.py", "    epochs: Count = 30\n", "    epochs: Count = 30\n    newer: int = 7\n")
     edit(
         "src/cxrscale/config.py",
         'Literal["mimic-cxr-jpg", "manifest"]',

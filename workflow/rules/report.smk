@@ -4,6 +4,19 @@ TEMPLATES = [
     SOURCE / "cxrscale" / "templates" / f"{name}.j2"
     for name in ("report.html", "local.html", "parts.html", "style.css")
 ]
+PAPER = (
+    "epochs",
+    "batch_images",
+    "normalisation",
+    "norm_group_images",
+    "optimiser",
+    "learning_rate",
+    "schedule",
+    "flip_probability",
+    "rotation_degrees",
+    "mean",
+    "standard_deviation",
+)
 # Settings that the page's protocol table shows, beside the default protocol's: (name, here, default).
 PROTOCOL = {
     "dataset": ("name", "format", "views"),
@@ -18,7 +31,8 @@ PROTOCOL = {
         "combine_fraction",
     ),
     "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality", "upscale"),
-    "training": tuple(study_config.LearnerSettings.model_fields),
+    # The paper's, and what was set; a setting at its default, added later, does not change the page.
+    "training": tuple(dict.fromkeys((*PAPER, *study.training.of_learner("", 0)))),
     "evaluation": ("replicates", "confidence", "seed"),
     "comparison": ("margin_auroc", "joint_confidence", "native_at_least_px"),
     "stacking": ("tolerance", "max_steps"),
