@@ -164,10 +164,11 @@ class TrainingOverride(Section):
 class Training(LearnerSettings):
     overrides: list[TrainingOverride] = []
     gpus: Count = 1
+    nodes: Count = 1
     micro_batch_images: Count | Literal["auto"] = "auto"
     recompute: bool | Literal["auto"] = "auto"
     compile: bool = False
-    channels_last: bool = True
+    channels_last: bool | Literal["auto"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 4
     checkpoint_s: Count = 600
     stage_dir: str | None = None

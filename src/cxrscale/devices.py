@@ -7,10 +7,13 @@ before CUDA starts.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -58,6 +61,21 @@ class EnergyMeter:
     def __exit__(self, *_: object) -> None:
         if self._handle is not None:
             self._close()
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends, however that ends (Linux only).
+
+    What a lease's holder has started uses the same devices, and must be gone when the lease is.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def started_together() -> bool:
+    """Whether torchrun or srun started this process as one of several, and gave it its devices."""
+    return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def visible_devices() -> list[str]:

@@ -5,12 +5,15 @@ gradient of the whole batch and take the same step. The number of processes is h
 """
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+from cxrscale.devices import started_together
 
 #: How long a process waits for the others: one of them may write a checkpoint or validate meanwhile.
 PATIENCE = timedelta(minutes=30)
@@ -69,23 +72,32 @@ class Processes:
 def join(accelerator: str) -> Processes:
     """Meet the other processes that torchrun or srun started; alone if neither did.
 
-    Reads torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) or, where SLURM started several tasks, SLURM's; NCCL
-    carries the messages between GPUs, gloo between CPUs. `MASTER_ADDR` and `MASTER_PORT` name the meeting place.
+    Reads torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) or that of a SLURM step with several tasks. NCCL carries
+    the messages between GPUs, gloo between CPUs. `MASTER_ADDR` and `MASTER_PORT` name the meeting place; under srun
+    they are the step's first host and a port made of the job's number, unless set.
     """
+    if not started_together():
+        return Processes(0, 1, torch.device(accelerator))
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "RANK" not in os.environ:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    rank, world, local = (
-        int(os.environ.get(name, default)) for name, default in zip(names, ("0", "1", "0"), strict=True)
-    )
-    if world == 1 or ("RANK" not in os.environ and "MASTER_ADDR" not in os.environ):
-        return Processes(0, 1, torch.device(accelerator))
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        os.environ.setdefault("MASTER_ADDR", _first_host(os.environ["SLURM_STEP_NODELIST"]))
+        os.environ.setdefault("MASTER_PORT", str(20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000))
+    rank, world, local = (int(os.environ[name]) for name in names)
     device = torch.device("cpu")
     if accelerator == "cuda":
-        device = torch.device("cuda", local % torch.cuda.device_count())
+        device = torch.device("cuda", local % torch.cuda.device_count())  # with one GPU a task, each task's own is 0
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if accelerator == "cuda" else "gloo", rank=rank, world_size=world, timeout=PATIENCE)
     return Processes(rank, world, device)
+
+
+def _first_host(nodes: str) -> str:
+    """The first host of a SLURM node list: of "gpu[03-05,9]-ib,x" it is gpu03-ib."""
+    found = re.match(r"([^,\[]+)(?:\[(\w+)[^\]]*\])?([^,]*)", nodes)
+    if found is None:
+        raise ValueError(f"SLURM_STEP_NODELIST is {nodes!r}; expected a list of nodes such as gpu[03-05,9]")
+    return "".join(part or "" for part in found.groups())
 
 
 def leave() -> None:

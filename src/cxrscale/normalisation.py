@@ -101,6 +101,13 @@ def _convert(model: nn.Module, group_images: int | None, frozen: bool) -> None:
             _convert(child, group_images, frozen)
 
 
+def discard_statistics(model: nn.Module) -> None:
+    """Forget the groups seen since the last step: of an update that was broken off."""
+    for module in model.modules():
+        if isinstance(module, _Grouped):
+            module.sums.zero_()
+
+
 @torch.no_grad()
 def step_statistics(model: nn.Module, add_up: Callable[[torch.Tensor], None] | None = None) -> None:
     """Move the running statistics by the groups seen since the last step, as one average of them all.

@@ -41,6 +41,15 @@ def make_optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimize
     return kind(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state into an optimiser, in the memory format of its weights, which fused optimisers take for granted."""
+    optimiser.load_state_dict(state)
+    for parameter, kept in optimiser.state.items():
+        for key, value in kept.items():
+            if value.shape == parameter.shape:
+                kept[key] = torch.empty_like(parameter).copy_(value)
+
+
 def learning_rate_at(
     settings: Settings, update: int, updates_per_epoch: int, validation_auroc: Sequence[float] = ()
 ) -> float:

@@ -32,11 +32,19 @@ from cxrscale.errors import StudyError
 from cxrscale.evaluation.auroc import auroc
 from cxrscale.findings import TARGETS
 from cxrscale.loader import decoded_batches, epoch_order, select_examples, share_of_rank
+from cxrscale.micro_batch import MicroBatch, Way, possible_ways
 from cxrscale.models import build_model, save_weights
-from cxrscale.normalisation import Normalisation, holding_statistics, set_normalisation, step_statistics
+from cxrscale.normalisation import (
+    Normalisation,
+    discard_statistics,
+    holding_statistics,
+    set_normalisation,
+    step_statistics,
+)
 from cxrscale.optimisation import (
     WeightAverage,
     learning_rate_at,
+    load_optimiser,
     make_optimiser,
     masked_loss,
     positive_weights,
@@ -49,6 +57,9 @@ logger = logging.getLogger(__name__)
 
 #: Exit status of a training that was asked to stop (SIGTERM, SIGUSR1) and wrote a checkpoint: EX_TEMPFAIL.
 INTERRUPTED_STATUS = 75
+
+#: Images that a CPU computes at once, unless told otherwise.
+CPU_MICRO_BATCH = 16
 
 WEIGHTS, HISTORY, COST, EVENTS = "weights.safetensors", "history.csv", "cost.json", "tensorboard"
 OUTPUTS = (WEIGHTS, HISTORY, COST)
@@ -100,15 +111,15 @@ class RunSettings:
 
     micro_batch_images: how many images are computed at once; None finds the most that fit. workers: that load.
     recompute: compute activations again in the backward pass, for memory; None: only where a group does not fit
-    otherwise. compile: by torch.compile. channels_last: memory format. checkpoint_s: seconds between checkpoints within
-    an epoch. progress: show a progress bar on standard error.
+    otherwise. compile: by torch.compile. channels_last: memory format; None: the faster on a GPU, true on a CPU.
+    checkpoint_s: seconds between checkpoints within an epoch. progress: show a progress bar on standard error.
     """
 
     micro_batch_images: int | None = 8
     workers: int = 0
     recompute: bool | None = False
     compile: bool = False
-    channels_last: bool = True
+    channels_last: bool | None = True
     checkpoint_s: float = 600.0
     progress: bool = False
 
@@ -144,6 +155,10 @@ class StopRequest:
 
 class Interrupted(Exception):  # noqa: N818
     """The training was asked to stop and has written its checkpoint."""
+
+
+class _TooLarge(Exception):  # noqa: N818
+    """The GPU's memory did not suffice for an update; it may be tried again in smaller parts."""
 
 
 @torch.inference_mode()
@@ -203,7 +218,7 @@ class _State:
     energy_j: float | None = None  # of the GPUs, over all attempts
     peak_memory_mb: float = 0.0
     interruptions: int = 0
-    micro_batch: tuple[str, int, bool] | None = None  # found on this device: images, whether activations are recomputed
+    micro_batch: Any = None  # what `MicroBatch` found
 
     @property
     def validation_auroc(self) -> list[float]:
@@ -289,9 +304,10 @@ class _Training:
 
         model = build_model(model_name, len(findings), seed, weights)
         model = set_normalisation(model, settings.normalisation, settings.norm_group_images, processes.world)
-        memory_format = torch.channels_last if run.channels_last else torch.contiguous_format
-        self.memory_format = memory_format
-        self.model = model.to(device=self.device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.model = model.to(self.device)
+        self.micro = MicroBatch(
+            self.model, self.device, self._ways(), run.channels_last, self._try_pass, f"{resolution_px} px"
+        )
         self.parameters = list(self.model.parameters())
         self.optimiser = make_optimiser(self.model, settings)
         self.average = WeightAverage(self.model, settings.average_decay) if settings.average_decay else None
@@ -310,19 +326,20 @@ class _Training:
         self.path, self.name, self.identity = path, name, identity
         if not self.processes.first:
             self.processes.total(0.0)  # the first moves away what does not belong here
-        if state := checkpoint.load(path, name):
+        state = checkpoint.load(path, name)
+        if state is not None:
             self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
             self.state = _State(**state["state"])
-            checkpoint.restore_random_state(state["random"])
-            logger.info("going on from epoch %d, update %d", self.state.epoch + 1, self.state.update)
-        else:
-            torch.manual_seed(self.seed)
         if self.processes.first:
             self.processes.total(0.0)
-        self.micro = self._micro_batch()
+        self.micro.choose(self.state.micro_batch)
+        torch.manual_seed(self.seed)
+        if state is not None:
+            load_optimiser(self.optimiser, state["optimiser"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            checkpoint.restore_random_state(state["random"])
+            logger.info("going on from epoch %d, update %d", self.state.epoch + 1, self.state.update)
 
     def save(self) -> None:
         """Write a checkpoint with all that the next update depends on."""
@@ -334,75 +351,40 @@ class _Training:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
-            "state": asdict(self.state),
+            "state": asdict(self.state) | {"micro_batch": self.micro.found},
         }
         checkpoint.save(self.path, content)
 
-    def _micro_batch(self) -> int:
-        """How many images are computed at once; switches recomputing on where it is needed or asked for."""
-        settings, run = self.settings, self.run
-        share = len(share_of_rank(settings.batch_images, settings.batch_images, 0, self.processes.world, self._unit))
+    def _ways(self) -> list[Way]:
+        settings, run, world = self.settings, self.run, self.processes.world
+        share = len(share_of_rank(settings.batch_images, settings.batch_images, 0, world, self._unit))
         if settings.normalisation == "synchronised":
-            if settings.batch_images % self.processes.world:
+            if settings.batch_images % world:
                 raise StudyError("training.normalisation: synchronised needs batch_images to be a multiple of gpus.")
-            return self._recompute(bool(run.recompute), share)
+            return possible_ways(share, share, share, run.recompute)
         if settings.micro_batch_images is not None:
-            return self._recompute(bool(run.recompute), settings.micro_batch_images)
-        sizes = [n for n in range(self._unit, share + 1, self._unit) if share % n == 0] or [self._unit]
-        wanted = run.micro_batch_images
-        if wanted is not None or self.device.type != "cuda":
-            most = max([n for n in sizes if n <= (wanted or 16)], default=self._unit)
-            return self._recompute(bool(run.recompute), most)
-        device = torch.cuda.get_device_name(self.device)
-        if self.state.micro_batch is not None and self.state.micro_batch[0] == device:
-            return self._recompute(self.state.micro_batch[2], self.state.micro_batch[1])
-        for recompute in (False, True) if run.recompute is None else (run.recompute,):
-            for size in reversed(sizes):
-                self._recompute(recompute, size)
-                if self._fits(size):
-                    self.state.micro_batch = (device, size, recompute)
-                    logger.info("micro-batch: %d images, activations %s", size, "recomputed" if recompute else "kept")
-                    return size
-        raise StudyError(
-            f"not even {self._unit} images of {self.resolution_px} px fit into the memory of {device}. Choose a "
-            f"smaller training.norm_group_images, or recompute: true."
-        )
+            only = settings.micro_batch_images
+            return possible_ways(only, only, only, run.recompute)
+        most = run.micro_batch_images or (share if self.device.type == "cuda" else CPU_MICRO_BATCH)
+        return possible_ways(share, self._unit, most, run.recompute)
 
     @property
     def _unit(self) -> int:
         """A micro-batch is a multiple of this many images."""
         return self.settings.norm_group_images if self.settings.normalisation == "groups" else 1
 
-    def _recompute(self, on: bool, micro: int) -> int:
-        if hasattr(self.model, "set_grad_checkpointing"):
-            self.model.set_grad_checkpointing(on)
-        elif on:
-            raise StudyError(f"training.recompute: {type(self.model).__name__} cannot recompute its activations.")
-        return micro
-
-    def _fits(self, micro: int) -> bool:
-        """Whether a forward and backward pass of `micro` images fits into the GPU's memory, with a tenth to spare."""
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(self.device)
-        try:
-            self._try_pass(micro)
-        except torch.OutOfMemoryError:
-            return False
-        finally:
-            self.optimiser.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-        # Adam's two moments are not there yet; each is as large as the weights.
-        peak = torch.cuda.max_memory_reserved(self.device) + 8 * sum(p.numel() for p in self.parameters)
-        return peak < 0.9 * torch.cuda.get_device_properties(self.device).total_memory
-
     def _try_pass(self, micro: int) -> None:
-        """A forward and backward pass of pictures of noise, which leaves the model as it is."""
+        """A forward and backward pass of pictures of noise; of the model only gradients change."""
         x = torch.rand(micro, 1, self.resolution_px, self.resolution_px, device=self.device)
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.model.train()
-        with holding_statistics():
+        try:
             with autocast(self.device, self.settings.precision):
-                loss = self.model(x.to(memory_format=self.memory_format)).float().sum()
+                loss = self.model(x.to(memory_format=self.micro.memory_format)).float().sum()
             loss.backward()
+        finally:
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
     def epochs(self) -> None:
         """Train until the epochs are over."""
@@ -424,36 +406,48 @@ class _Training:
         return signal.Signals(self.stop.signal).name if self.stop.signal is not None else "another process was stopped"
 
     def _updates_of_epoch(self) -> None:
+        """What is left of the epoch's updates, in smaller parts from the first that does not fit into memory."""
+        while self.state.update < self.updates_per_epoch:
+            try:
+                self._updates_that_fit()
+            except _TooLarge:
+                discard_statistics(self.model)
+                self.optimiser.zero_grad(set_to_none=True)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                self.micro.shrink()
+
+    def _updates_that_fit(self) -> None:
         state, settings = self.state, self.settings
         order = epoch_order(self.store, self.train.rows, self.seed, state.epoch)
         order = order[state.update * settings.batch_images : self.updates_per_epoch * settings.batch_images]
-        bar = tqdm(
+        progress = tqdm(
             total=self.updates_per_epoch, initial=state.update, desc=f"epoch {state.epoch + 1}/{settings.epochs}",
             unit="update", disable=not (self.run.progress and self.processes.first), leave=False,
         )  # fmt: skip
         self.model.train()
         clock = time.monotonic()
-        for at, parts in self._batches(order):
-            rate = learning_rate_at(
-                settings, state.epoch * self.updates_per_epoch + state.update, self.updates_per_epoch,
-                state.validation_auroc,
-            )  # fmt: skip
-            state.loss_sum += self._update(at, parts, rate)
-            state.update += 1
-            state.images += len(at)
-            now = time.monotonic()
-            state.epoch_s, clock = state.epoch_s + now - clock, now
-            bar.update()
-            bar.set_postfix(loss=f"{state.loss_sum / state.update:.4f}", refresh=False)
-            if self._stop_asked():
-                state.interruptions += 1
-                self._add_energy()
-                self.save()
-                raise Interrupted(f"{self._signal}: checkpoint written")
-            if now - self.saved_at > self.run.checkpoint_s:
-                self.save()
-                self.saved_at = time.monotonic()
-        bar.close()
+        with progress as bar:
+            for at, parts in self._batches(order):
+                rate = learning_rate_at(
+                    settings, state.epoch * self.updates_per_epoch + state.update, self.updates_per_epoch,
+                    state.validation_auroc,
+                )  # fmt: skip
+                state.loss_sum += self._update(at, parts, rate)
+                state.update += 1
+                state.images += len(at)
+                now = time.monotonic()
+                state.epoch_s, clock = state.epoch_s + now - clock, now
+                bar.update()
+                bar.set_postfix(loss=f"{state.loss_sum / state.update:.4f}", refresh=False)
+                if self._stop_asked():
+                    state.interruptions += 1
+                    self._add_energy()
+                    self.save()
+                    raise Interrupted(f"{self._signal}: checkpoint written")
+                if now - self.saved_at > self.run.checkpoint_s:
+                    self.save()
+                    self.saved_at = time.monotonic()
 
     def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Iterator[tuple[torch.Tensor, np.ndarray]]]]:
         """The effective batches of an order of rows: the examples of each, numbers (image,), and this process's part of
@@ -462,7 +456,9 @@ class _Training:
         batch, processes = self.settings.batch_images, self.processes
         mine = share_of_rank(len(order), batch, processes.rank, processes.world, self._unit)
         shares = [mine[mine // batch == number] for number in range(len(order) // batch)]
-        micro = [[share[i : i + self.micro] for i in range(0, len(share), self.micro)] for share in shares]
+        micro = [
+            [share[i : i + self.micro.images] for i in range(0, len(share), self.micro.images)] for share in shares
+        ]
         loaded = self._loaded([order[part] for parts in micro for part in parts])
         for number, parts in enumerate(micro):
             at = self.place[order[number * batch : (number + 1) * batch]]
@@ -486,7 +482,7 @@ class _Training:
             if not on_cpu:
                 x = augment(to_float(pixels, self.device), self.train.keys[self.place[rows]], how)
                 x = normalise(x, how.mean, how.standard_deviation)
-            yield x.to(memory_format=self.memory_format)
+            yield x.to(memory_format=self.micro.memory_format)
             clock = time.monotonic()
 
     def _update(self, at: np.ndarray, parts: Iterator[tuple[torch.Tensor, np.ndarray]], rate: float) -> float:
@@ -499,19 +495,24 @@ class _Training:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         counted = float(self.mask[at].sum())
-        total = torch.zeros((), dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
-        for x, examples in parts:
-            with autocast(self.device, settings.precision):
-                logits = self.forward(x)
-            loss = masked_loss(
-                logits, self.target[examples], self.mask[examples], counted, settings.label_smoothing,
-                self.positive_weights,
-            )  # fmt: skip
-            with holding_statistics():
-                loss.backward()
-            total += loss.detach()
-        self.processes.add_up(total)
-        value = float(total)
+        found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss; processes that lacked memory
+        try:
+            for x, examples in parts:
+                with autocast(self.device, settings.precision):
+                    logits = self.forward(x)
+                loss = masked_loss(
+                    logits, self.target[examples], self.mask[examples], counted, settings.label_smoothing,
+                    self.positive_weights,
+                )  # fmt: skip
+                with holding_statistics():
+                    loss.backward()
+                found[0] += loss.detach()
+        except torch.OutOfMemoryError:
+            found[1] += 1
+        self.processes.add_up(found)
+        value, short = found.tolist()
+        if short:
+            raise _TooLarge
         if not np.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value} in epoch {self.state.epoch + 1}; the last checkpoint is kept. "
@@ -531,7 +532,7 @@ class _Training:
         mine = np.array_split(np.arange(len(self.validate)), self.processes.world)[self.processes.rank]
         logits = predict_logits(
             self.model, self.store, self.validate.rows[mine], self.settings.mean, self.settings.standard_deviation,
-            self.device, self.micro, self.run.workers, self.settings.precision,
+            self.device, self.micro.images, self.run.workers, self.settings.precision,
         )  # fmt: skip
         logits = logits.reshape(len(mine), self.target.shape[1])
         return self.processes.gather(logits, mine, len(self.validate))
@@ -603,9 +604,11 @@ class _Training:
             "images_per_second": round(state.images / state.seconds, 3),
             "loader_wait_s": round(state.wait_s, 3),
             "peak_memory_mb": round(state.peak_memory_mb, 1),
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "device": self.micro.device_name,
             "devices": world,
-            "micro_batch_images": self.micro,
+            "micro_batch_images": self.micro.images,
+            "recompute": self.micro.way.recompute,
+            "channels_last": self.micro.memory_format == torch.channels_last,
             "threads": torch.get_num_threads(),
             "interruptions": state.interruptions,
             "train_images": len(self.train),

@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cxrscale import tables
+from cxrscale.distributed import _first_host
 from cxrscale.findings import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -69,18 +71,70 @@ def test_the_number_of_processes_changes_weights_and_losses_by_rounding_alone(co
         assert (found - start).norm() < 1e-3 * start.norm()
 
 
+def start(command_line, folder):
+    """Start a training, and wait until it has written a checkpoint of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    before = (folder / "checkpoint.pt").stat().st_mtime_ns if (folder / "checkpoint.pt").is_file() else 0
+    running = subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE, text=True)
+    while not ((folder / "checkpoint.pt").is_file() and (folder / "checkpoint.pt").stat().st_mtime_ns > before):
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.05)
+    return running
+
+
 def test_processes_that_are_stopped_write_one_checkpoint_and_go_on(command):
     folder, line = command(2, epochs=60)
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) as running:
-        while not (folder / "checkpoint.pt").is_file():
-            assert running.poll() is None, running.stderr.read()
-            time.sleep(0.05)
+    with start(line, folder) as running:
         running.send_signal(signal.SIGTERM)
         running.communicate(timeout=120)
     assert running.returncode == 75
     assert not (folder / "weights.safetensors").exists()
+    with start(line, folder) as running:
+        below = psutil.Process(running.pid).children(recursive=True)
+        assert len(below) >= 3  # torchrun and two that train
+        running.kill()
+        running.communicate(timeout=120)
+        # The lease of their GPUs ended with the launcher: none may go on.
+        _, alive = psutil.wait_procs(below, timeout=20)
+        assert alive == []
     finish(line)
-    assert "going on from epoch" in Path(f"{folder}.log").read_text()
+    assert Path(f"{folder}.log").read_text().count("going on from epoch") == 2
     assert len(pd.read_csv(folder / "history.csv")) == 60
     assert not (folder / "checkpoint.pt").exists()
+
+
+def test_tasks_of_srun_train_together(command):
+    """Over two hosts of a step, as SLURM's environment describes it; here both are this one."""
+    alone, line = command(1)
+    finish(line)
+    folder = alone.parent / "tasks"
+    line = [str(folder) if part == str(alone) else part for part in line] + ["--nodes", "2"]
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": "7"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")} | step
+    tasks = [
+        subprocess.Popen(line, env=environment | {"SLURM_PROCID": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    for task in tasks:
+        _, errors = task.communicate(timeout=120)
+        assert task.returncode == 0, errors
+    assert json.loads((folder / "cost.json").read_text())["devices"] == 2
+    losses = [pd.read_csv(f / "history.csv")["train_loss"].tolist() for f in (folder, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_several_nodes_need_slurm(command):
+    _, line = command(1)
+    ended = subprocess.run(
+        [*line, "--nodes", "2"], env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "training.nodes above 1 needs SLURM" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("gpu7", "gpu7"), ("a,b", "a"), ("gpu[03-05,9],x", "gpu03"), ("n[1,4]-ib,m[2]", "n1-ib"), ("x,n[1-2]", "x")],
+)
+def test_the_first_host_of_a_step_is_the_meeting_place(nodes, first):
+    assert _first_host(nodes) == first

@@ -2,12 +2,17 @@ import csv
 import json
 import math
 import os
+import pickle
+import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cxrscale import training
 from cxrscale.distributed import Processes
@@ -337,6 +342,122 @@ def test_micro_batches_are_whole_groups_that_divide_the_batch(train, tmp_path, w
     settings = replace(SETTINGS, epochs=1, batch_images=16, norm_group_images=8)
     train(tmp_path, settings, micro_batch_images=wanted)
     assert json.loads((tmp_path / "cost.json").read_text())["micro_batch_images"] == micro
+
+
+def short_of_memory(monkeypatch, most):
+    """Let a forward pass of more than so many images run out of memory."""
+
+    def small(*args):
+        model = build_model(*args)
+        forward = model.forward
+
+        def limited(x):
+            if model.training and len(x) > most:
+                raise torch.OutOfMemoryError
+            return forward(x)
+
+        model.forward = limited
+        return model
+
+    monkeypatch.setattr(training, "build_model", small)
+
+
+def test_an_update_that_runs_out_of_memory_is_done_again_in_smaller_parts(train, undisturbed, tmp_path, monkeypatch):
+    train(tmp_path / "fours", micro_batch_images=4)
+    assert weights(tmp_path / "fours") != weights(undisturbed)  # by rounding
+    short_of_memory(monkeypatch, 4)
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "short", micro_batch_images=8)
+    found = torch.load(tmp_path / "short/checkpoint.pt", weights_only=False)["state"]["micro_batch"]
+    assert found["way"] == [4, False]
+    short_of_memory(monkeypatch, 4)
+    monkeypatch.setattr(training.MicroBatch, "shrink", lambda self: pytest.fail("it was not remembered"))
+    train(tmp_path / "short", micro_batch_images=8)
+    assert weights(tmp_path / "short") == weights(tmp_path / "fours")
+    assert history(tmp_path / "short") == history(tmp_path / "fours")
+    assert json.loads((tmp_path / "short/cost.json").read_text())["micro_batch_images"] == 4
+
+
+def test_a_group_that_does_not_fit_even_with_recomputing_ends_the_training(train, tmp_path, monkeypatch, caplog):
+    short_of_memory(monkeypatch, 3)
+    with pytest.raises(StudyError, match="not even 4 images of 32 px fit into the memory of cpu"):
+        train(tmp_path, micro_batch_images=8, recompute=None)
+    assert [m for m in caplog.messages if "out of memory" in m] == [
+        f"cpu: out of memory with {n} images at once" for n in (8, 4, 8, 4)
+    ]
+
+
+def test_a_checkpoint_goes_on_in_another_memory_format(train, undisturbed, tmp_path, monkeypatch):
+    """The optimiser's moments must follow: a fused Adam misreads them silently otherwise."""
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train(tmp_path, channels_last=True)
+    train(tmp_path, channels_last=False)
+    ours, whole = (load_file(folder / "weights.safetensors") for folder in (tmp_path, undisturbed))
+    for key, value in whole.items():
+        assert torch.allclose(ours[key].float(), value.float(), rtol=1e-3, atol=1e-4), key
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's own, about what it meets while compiling
+def test_a_compiled_model_learns_the_same(train, tmp_path):
+    one = replace(SETTINGS, epochs=1)
+    for compiled in (False, True):
+        train(tmp_path / str(compiled), one, compile=compiled, channels_last=True)
+    losses = [history(tmp_path / str(compiled))[0] for compiled in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+#: Trains in child processes that it forks, so that torch is imported once: undisturbed, and killed at random moments.
+KILLS = """
+import os, pickle, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from cxrscale import training
+arguments, folder = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
+
+def attempt(name, after_s=None, how=None):
+    child = os.fork()
+    if not child:
+        training.run_as_job(lambda: training.train_learner(folder=folder / name, **arguments))
+        os._exit(0)
+    if how is not None:
+        time.sleep(after_s)
+        os.kill(child, how)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+start = time.monotonic()
+assert attempt("undisturbed") == 0
+whole_s = time.monotonic() - start
+ends, moments = [], random.Random(int(sys.argv[3]))
+for number in range(8):
+    how = signal.SIGTERM if number % 4 == 3 else signal.SIGKILL
+    ends.append(attempt("killed", moments.uniform(0.05, 0.25) * whole_s, how))
+ends.append(attempt("killed"))
+print(*ends)
+"""
+
+
+def test_a_training_killed_at_random_moments_ends_with_the_same_bits(small_store, reader, tmp_path):
+    """Also with `kill -9`, and in the middle of writing a checkpoint, which is done after every update."""
+    arguments = {
+        "model_name": "test_resnet", "resolution_px": 32, "seed": 1, "settings": replace(SETTINGS, epochs=30),
+        "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
+        "processes": ALONE, "run": RunSettings(checkpoint_s=0.0),
+    }  # fmt: skip
+    (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
+    moments = str(np.random.default_rng().integers(2**31))
+    command = [sys.executable, "-c", KILLS, str(tmp_path / "arguments"), str(tmp_path), moments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    *ends, last = map(int, done.stdout.split())
+    assert ends.count(-signal.SIGKILL) >= 2, (moments, ends)
+    assert set(ends) <= {-signal.SIGKILL, INTERRUPTED_STATUS, 0}
+    assert last == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "undisturbed"), moments
+    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
 
 
 def test_an_interruption_ends_the_process_with_its_own_status():

@@ -6,6 +6,13 @@ INPUT = {
     "standard_deviation": study.training.standard_deviation,
     "native_at_least_px": max(study.resolutions_px) if study.store.upscale == "exclude" else 0,
 }
+# Processes that torchrun starts on a node share its threads; a task of srun, one a GPU, has its own.
+threads_a_gpu = 1 if study.accelerator == "cpu" else study.training.workers + 1
+start_together = {"threads": threads_a_gpu * study.training.gpus, "resources": {"launcher": ""}}
+if study.training.nodes > 1:
+    tasks = study.training.nodes * study.training.gpus
+    several = {"launcher": f"srun -n {tasks}", "mpi": "srun", "tasks": tasks, "nodes": study.training.nodes}
+    start_together = {"threads": threads_a_gpu, "resources": several}
 initial_weights = {layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights}
 
 
@@ -50,12 +57,14 @@ rule train:
         f"{logs}/train/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
     conda:
         "../../envs/cxrscale.yaml"
-    threads: study.training.gpus * (1 if study.accelerator == "cpu" else study.training.workers + 1)
+    threads: start_together["threads"]
     resources:
-        gpu=gpu * study.training.gpus,
+        **start_together["resources"],
         # How it runs; unlike params, resources make nothing rerun.
+        gpu=gpu * study.training.gpus * study.training.nodes,
         accelerator=study.accelerator,
         processes=study.training.gpus,
+        training_nodes=study.training.nodes,
         workers=study.training.workers,
         micro_batch_images=study.training.micro_batch_images,
         recompute=str(study.training.recompute).lower(),
@@ -75,13 +84,13 @@ rule train:
         "Training {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     shell:
         # A process of its own, so that one process, several on a node or several nodes are the same script.
-        "python $CXRSCALE/workflow/scripts/train.py --folder $(dirname {output.weights}) --log {log}"
+        "{resources.launcher} python $CXRSCALE/workflow/scripts/train.py --folder $(dirname {output.weights}) --log {log}"
         " --code {params.code} --settings {params.settings:q}"
         " --model {wildcards.model} --resolution-px {wildcards.resolution} --seed {wildcards.seed}"
         " --targets {input.targets} --manifest {input.manifest} {params.weights}"
         " --native-at-least-px {params.native_at_least_px}"
         " --accelerator {resources.accelerator} --threads {threads} --workers {resources.workers}"
-        " --processes {resources.processes} --micro-batch-images {resources.micro_batch_images}"
+        " --processes {resources.processes} --nodes {resources.training_nodes} --micro-batch-images {resources.micro_batch_images}"
         " --recompute {resources.recompute} --compile {resources.compiled} --channels-last {resources.channels_last}"
         " --checkpoint-s {resources.checkpoint_s}"
         " --stage-dir {resources.stage_dir:q}"
@@ -98,7 +107,7 @@ rule predict:
         f"{logs}/predict/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
     conda:
         "../../envs/cxrscale.yaml"
-    threads: 1 if study.accelerator == "cpu" else study.training.workers + 1
+    threads: threads_a_gpu
     resources:
         gpu=gpu,
         mem_mb=8000,

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from cxrscale import tables
-from cxrscale.devices import leased
+from cxrscale.devices import end_with_parent, leased, started_together
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
 
@@ -32,11 +32,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--accelerator", choices=["cuda", "cpu"], required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="that train together on this host, a GPU each")
+    parser.add_argument("--nodes", type=int, default=1, help="of a cluster, each with so many processes, under srun")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes of each")
     parser.add_argument("--micro-batch-images", default="auto", help="images computed at once, or auto")
     parser.add_argument("--recompute", choices=["true", "false", "auto"], default="auto", help="activations")
     parser.add_argument("--compile", choices=["true", "false"], default="false")
-    parser.add_argument("--channels-last", choices=["true", "false"], default="true")
+    parser.add_argument("--channels-last", choices=["true", "false", "auto"], default="auto", help="memory format")
     parser.add_argument("--stage-dir", help="local folder that the store is copied to first; none: read it in place")
     parser.add_argument("--checkpoint-s", type=int, default=600, help="seconds between checkpoints")
     return parser.parse_args(arguments)
@@ -44,11 +45,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     given = parse(arguments)
-    started = {"RANK", "SLURM_PROCID"} & set(os.environ) and "MASTER_ADDR" in os.environ
-    if started:  # by torchrun or srun, which gave each process its device
+    if started_together():
+        if "RANK" in os.environ:
+            end_with_parent()  # torchrun
         with job(given.log, __file__):
             train_here(given)
         return
+    if given.nodes > 1:
+        raise SystemExit("training.nodes above 1 needs SLURM: snakemake --workflow-profile profiles/slurm")
     with job(given.log, __file__) as log, leased(given.accelerator, given.processes) as devices:
         processes = len(devices) or given.processes
         if processes > 1:
@@ -66,7 +70,7 @@ def launch(processes: int, arguments: list[str]) -> None:
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     with StopRequest() as stop:
-        running = subprocess.Popen([*torchrun, "--", __file__, *arguments])
+        running = subprocess.Popen([*torchrun, "--", __file__, *arguments], preexec_fn=end_with_parent)
         try:
             told = False
             while running.poll() is None:
@@ -96,7 +100,8 @@ def train_here(given: argparse.Namespace) -> None:
 
     choice = {"true": True, "false": False, "auto": None}
     processes = join(given.accelerator)
-    torch.set_num_threads(max(given.threads // processes.world, 1))
+    torch.set_num_threads(max(given.threads // (given.processes if given.nodes == 1 else 1), 1))
+    torch.backends.cudnn.benchmark = True  # all batches have one shape
     data = [file_digest(path) for path in (given.targets, given.manifest, given.weights) if path]
     log = logging.getLogger("cxrscale")
     if not processes.first:
