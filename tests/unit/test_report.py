@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale import figures, report
+from cxrscale import figures
 from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import MEAN, METRICS
 from cxrscale.figures import ActivationMaps
-from cxrscale.report import Answer, ReportSettings, Results
+from cxrscale.report.content import DASH, KEY, Cell, ReportSettings, Results, average, measure, number
+from cxrscale.report.explaining import draw_activation
+from cxrscale.report.page import draw_figures, picture, render_local, render_report, summary_lines, warnings_of
+from cxrscale.report.planted import agreement, expected_gain, planted_table
+from cxrscale.report.resolutions import Answer, answer, answer_cell, average_levels
+from cxrscale.report.study import findings_table, images_table, protocol_table, store_table
 from cxrscale.stacking import STACKED, WEIGHTS
 
 NAN = float("nan")
@@ -40,7 +45,7 @@ def make_results(
 ) -> Results:
     """A study where the lower resolutions are as good as 64 px for A, worse for B, and 0.8 everywhere for others."""
     learners = list(itertools.product(models, resolutions, folds, seeds))
-    keys = pd.DataFrame(learners, columns=report.KEY)
+    keys = pd.DataFrame(learners, columns=KEY)
     reference = max(resolutions)
     levels, differences, sufficient, weights, stacked, metrics = [], [], [], [], [], []
     for model, finding in itertools.product(models, [*findings, *([MEAN] if len(findings) > 1 else [])]):
@@ -96,7 +101,7 @@ def make_results(
     curve = pd.DataFrame({"epoch": [1, 2], "validation_auroc": [0.7, 0.6]})
 
     def of_learners(frame):
-        return pd.concat([frame.assign(**dict(zip(report.KEY, k, strict=True))) for k in learners], ignore_index=True)
+        return pd.concat([frame.assign(**dict(zip(KEY, k, strict=True))) for k in learners], ignore_index=True)
 
     map_ = np.full((32, 32), 1 / 1024)
     return Results(
@@ -142,12 +147,12 @@ def make_results(
 def make_pages(results: Results, settings: ReportSettings, folder) -> tuple[str, str]:
     """The shareable and the local page, with all figures drawn."""
     paths = {}
-    for name, figure in report.draw_figures(results, settings).items():
+    for name, figure in draw_figures(results, settings).items():
         paths[name] = folder / f"{name}.png"
         figures.save(figure, paths[name])
     paths["cam"] = folder / "cam.png"
-    figures.save(report.draw_activation(results, settings), paths["cam"])
-    return report.render_report(results, settings, paths), report.render_local(results, settings, paths["cam"])
+    figures.save(draw_activation(results, settings), paths["cam"])
+    return render_report(results, settings, paths), render_local(results, settings, paths["cam"])
 
 
 class Page(HTMLParser):
@@ -183,7 +188,7 @@ def test_findings_are_escaped_everywhere(tmp_path):
 def test_pictures_and_ids_stay_in_the_local_page(tmp_path):
     results = make_results()
     shared, local = make_pages(results, make_settings(), tmp_path)
-    cam = report.picture("cam", tmp_path / "cam.png", results, make_settings())["data"]
+    cam = picture("cam", tmp_path / "cam.png", results, make_settings())["data"]
     for secret in (IMAGE_ID, "subject-", "lost-image", "files/lost.jpg", cam):
         assert secret not in shared
     for kept in (f"{IMAGE_ID}6", "lost-image", "files/lost.jpg", cam, "Do not share"):
@@ -215,7 +220,7 @@ def test_undefined_values_show_their_reason_and_never_nan(tmp_path):
     page, _ = make_pages(make_results(undefined=("B",)), make_settings(), tmp_path)
     text = Page(page).text
     assert "no positive image" in text
-    assert report.DASH in text
+    assert DASH in text
     assert not re.search(r"\b(nan|None|NaN|NaT|<NA>|inf)\b", text)
     assert "B, fold 0: AUROC is undefined (no positive image)." in text
 
@@ -236,7 +241,7 @@ def test_small_and_large_studies_work(study, tmp_path):
     results = make_results(**study)
     text = Page(make_pages(results, make_settings(), tmp_path)[0]).text
     assert not re.search(r"\b(nan|None)\b", text)
-    lines = report.summary_lines(results, make_settings(), "results/tiny/report/report.html")
+    lines = summary_lines(results, make_settings(), "results/tiny/report/report.html")
     assert 5 <= len(lines) <= 10
     assert lines[-1] == "Report: results/tiny/report/report.html"
     assert ("one seed" in text) == ("seeds" not in study)
@@ -245,22 +250,22 @@ def test_small_and_large_studies_work(study, tmp_path):
 
 def test_answers_are_sorted_into_what_the_data_say():
     results, settings = make_results(models=("m",)), make_settings()
-    levels = report.average_levels(results)
-    assert report.answer(results, levels, settings, "m", "A") == Answer("A", "suffices", 32)
-    assert report.answer(results, levels, settings, "m", "B") == Answer("B", "needed", 64)
+    levels = average_levels(results)
+    assert answer(results, levels, settings, "m", "A") == Answer("A", "suffices", 32)
+    assert answer(results, levels, settings, "m", "B") == Answer("B", "needed", 64)
     undecided = results.differences.assign(verdict="undecided")
     changed = dataclasses.replace(results, differences=undecided)
-    assert report.answer(changed, levels, settings, "m", "B").kind == "undecided"
+    assert answer(changed, levels, settings, "m", "B").kind == "undecided"
     at_chance = levels.assign(lower=0.5)
-    assert report.answer(results, at_chance, settings, "m", "A").kind == "chance"
+    assert answer(results, at_chance, settings, "m", "A").kind == "chance"
     gone = make_results(models=("m",), undefined=("A",))
     assert (
-        report.answer(gone, report.average_levels(gone), settings, "m", "A").reason
+        answer(gone, average_levels(gone), settings, "m", "A").reason
         == "AUROC is undefined in every fold: no positive image"
         == "AUROC is undefined in every fold: no positive image"
     )
     single = make_results(models=("m",), resolutions=(64,))
-    assert report.answer(single, report.average_levels(single), settings, "m", "A").kind == "smallest"
+    assert answer(single, average_levels(single), settings, "m", "A").kind == "smallest"
 
 
 def test_the_answer_names_resolutions_between_that_were_not_shown_to_suffice():
@@ -268,15 +273,15 @@ def test_the_answer_names_resolutions_between_that_were_not_shown_to_suffice():
     odd = (results.differences["resolution_px"] == 32) & (results.differences["against_px"] == 64)
     changed = results.differences.assign(lower=results.differences["lower"].mask(odd, -0.3))
     results = dataclasses.replace(results, differences=changed)
-    found = report.answer(results, report.average_levels(results), make_settings(), "m", "A")
+    found = answer(results, average_levels(results), make_settings(), "m", "A")
     assert (found.px, found.exceptions) == (16, (32,))
-    assert report.answer_cell(found, make_settings()).note == "but 32 px not shown to"
+    assert answer_cell(found, make_settings()).note == "but 32 px not shown to"
 
 
 def test_the_answer_stands_in_summary_and_page(tmp_path):
     results = make_results(models=("m",))
     sentence = "32 px suffices for A; 64 px, the reference, is needed for B (every smaller one is worse)."
-    assert f"m: {sentence}" in report.summary_lines(results, make_settings(), "x")
+    assert f"m: {sentence}" in summary_lines(results, make_settings(), "x")
     text = Page(make_pages(results, make_settings(), tmp_path)[0]).text
     assert sentence in text
     assert text.index("The answer") < text.index(sentence) < text.index("What it costs")
@@ -292,13 +297,13 @@ def test_averages_are_of_defined_values_and_intervals_need_all_ends():
             "reason": [None, None, "no positive image", None, "few"],
         }
     )  # fmt: skip
-    averaged = report.average(frame, ["finding"], ["value", "lower"]).set_index("finding")
+    averaged = average(frame, ["finding"], ["value", "lower"]).set_index("finding")
     assert averaged.loc["A", "value"] == pytest.approx(0.7)
     assert averaged.loc["A", "lower"] == pytest.approx(0.6)
     assert averaged.loc["A", "n"] == 2
     assert averaged.loc["B", "value"] == pytest.approx(0.6)
     assert np.isnan(averaged.loc["B", "lower"])
-    assert report.measure(dict(averaged.loc["B"]), "value", "lower", "lower").note == "no interval: few"
+    assert measure(dict(averaged.loc["B"]), "value", "lower", "lower").note == "no interval: few"
 
 
 def test_warnings_name_what_weakens_the_numbers():
@@ -307,7 +312,7 @@ def test_warnings_name_what_weakens_the_numbers():
     merged = {0: results.targets[0].replace({"split": {"combine": "validate"}})}
     unfitted = results.weights.assign(reason="no positive image to fit on")
     changed = dataclasses.replace(results, costs=late, targets=merged, weights=unfitted)
-    warned = " ".join(report.warnings_of(changed, make_settings()))
+    warned = " ".join(warnings_of(changed, make_settings()))
     for expected in (
         "m at 32 px, fold 0, seed 0: not converged",
         "fitted on validate",
@@ -316,7 +321,7 @@ def test_warnings_name_what_weakens_the_numbers():
         "1 images could not be used",
     ):
         assert expected in warned
-    several = " ".join(report.warnings_of(make_results(seeds=(0, 1)), make_settings()))
+    several = " ".join(warnings_of(make_results(seeds=(0, 1)), make_settings()))
     for absent in ("converged", "validate", "one seed", "stacking"):
         assert absent not in several
 
@@ -329,7 +334,7 @@ def test_only_chosen_findings_are_shown(tmp_path):
 
 
 def test_deviations_from_the_default_protocol_are_marked():
-    table = report.protocol_table(make_settings())
+    table = protocol_table(make_settings())
     assert table.marked == frozenset({2})
     assert [c.text for c in table.cells[2]] == ["training.epochs", "2", "30"]
     assert "1 of 3 deviate" in table.caption
@@ -343,7 +348,7 @@ def test_planted_truth_is_held_against_the_findings(tmp_path):
         }
     )  # fmt: skip
     results = dataclasses.replace(make_results(findings=("A", "B", "C"), models=("m",)), planted=planted)
-    table = report.planted_table(results, report.average_levels(results), make_settings())
+    table = planted_table(results, average_levels(results), make_settings())
     rows = {row[0].text: [c.text for c in row] for row in table.cells}
     assert rows["A"][5] == "no gain"
     assert rows["A"][7] == "as planted"
@@ -352,52 +357,52 @@ def test_planted_truth_is_held_against_the_findings(tmp_path):
     assert rows["C"][7] == "not as planted"  # 0.8 - 0.2 > 0.5
     assert "Against the planted truth" in make_pages(results, make_settings(), tmp_path)[0]
     chance = dataclasses.replace(results, levels=results.levels.assign(joint_lower=0.4, joint_upper=0.6))
-    table = report.planted_table(chance, report.average_levels(chance), make_settings())
-    assert table.cells[2][7] == report.Cell("as planted", "all 2 joint 99% intervals hold 0.5")
+    table = planted_table(chance, average_levels(chance), make_settings())
+    assert table.cells[2][7] == Cell("as planted", "all 2 joint 99% intervals hold 0.5")
 
 
 def test_what_sampling_theory_expects():
-    assert report.expected_gain("grating", 40, 32, 64) == "a gain"
-    assert report.expected_gain("grating", 20, 32, 64) == "no gain"
-    assert report.expected_gain("line", 100, 32, 64) == "visible at neither"
-    assert report.expected_gain("heart", None, 32, 64) == "no gain"
-    assert report.expected_gain("none", None, 32, 64).startswith("no signal")
+    assert expected_gain("grating", 40, 32, 64) == "a gain"
+    assert expected_gain("grating", 20, 32, 64) == "no gain"
+    assert expected_gain("line", 100, 32, 64) == "visible at neither"
+    assert expected_gain("heart", None, 32, 64) == "no gain"
+    assert expected_gain("none", None, 32, 64).startswith("no signal")
 
 
 def test_nothing_learned_is_no_agreement():
     gain = {"lower": -0.005, "upper": 0.005, "reason": None}
-    assert report.agreement("no gain", gain, 0.01, seen=True).text == "as planted"
-    assert report.agreement("no gain", gain, 0.01, seen=False).text == "undecided"
-    assert report.agreement("a gain", gain, 0.01, seen=True).text == "undecided"
-    assert report.agreement("no gain", gain | {"lower": 0.02, "upper": 0.1}, 0.01, seen=True).text == "not as planted"
+    assert agreement("no gain", gain, 0.01, seen=True).text == "as planted"
+    assert agreement("no gain", gain, 0.01, seen=False).text == "undecided"
+    assert agreement("a gain", gain, 0.01, seen=True).text == "undecided"
+    assert agreement("no gain", gain | {"lower": 0.02, "upper": 0.1}, 0.01, seen=True).text == "not as planted"
 
 
 def test_images_out_of_the_store_do_not_count():
     results = make_results()
     results = dataclasses.replace(results, manifest=results.manifest.iloc[1:])
-    row = report.images_table(results, make_settings()).cells[0]
-    assert row[1] == report.Cell("1 images", "1 patients")
+    row = images_table(results, make_settings()).cells[0]
+    assert row[1] == Cell("1 images", "1 patients")
     assert row[5].text == "1"
-    counts = report.findings_table(results, make_settings()).cells[0]
+    counts = findings_table(results, make_settings()).cells[0]
     assert counts[2].text == "1 / 0"
 
 
 def test_enlarged_images_are_counted_and_those_left_out_are_named():
     results = make_results()
-    cells = report.store_table(results).cells
-    assert [c.text for c in cells[1]] == ["64 px", "40", "0.002 GB", "40", report.DASH, "39.0 dB"]
+    cells = store_table(results).cells
+    assert [c.text for c in cells[1]] == ["64 px", "40", "0.002 GB", "40", DASH, "39.0 dB"]
     assert cells[1][3].note == "100.0% of the images"
-    assert cells[0][4] == report.Cell("44.0 dB", "least 41.0")
+    assert cells[0][4] == Cell("44.0 dB", "least 41.0")
     strict = make_settings(native_at_least_px=64)
-    assert "whose native file is smaller than 64 px are left out" in " ".join(report.warnings_of(results, strict))
-    assert report.images_table(results, strict).cells[0][1].text == "0 images"
+    assert "whose native file is smaller than 64 px are left out" in " ".join(warnings_of(results, strict))
+    assert images_table(results, strict).cells[0][1].text == "0 images"
 
 
 def test_numbers_have_a_true_minus_and_fixed_decimals():
-    assert report.number(-0.04567, signed=True) == "\N{MINUS SIGN}0.046"
-    assert report.number(0.04567, signed=True) == "+0.046"
-    assert report.number(12345.6, 1) == "12,345.6"
-    assert report.number(None) == report.number(NAN) == report.DASH
+    assert number(-0.04567, signed=True) == "\N{MINUS SIGN}0.046"
+    assert number(0.04567, signed=True) == "+0.046"
+    assert number(12345.6, 1) == "12,345.6"
+    assert number(None) == number(NAN) == DASH
 
 
 def test_the_page_is_the_same_twice(tmp_path):

@@ -7,13 +7,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from cxrscale import atomic, report, tables
+from cxrscale import atomic, tables
 from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
 from cxrscale.figures import ActivationMaps, save, shrink
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
-from cxrscale.report import KEY, ReportSettings, Results
+from cxrscale.report.content import KEY, ReportSettings, Results
+from cxrscale.report.explaining import draw_activation
+from cxrscale.report.page import draw_figures, render_local, render_report, summary_lines
 from cxrscale.stacking import STACKED, WEIGHTS
 from cxrscale.store.fidelity import SUMMARY
 from cxrscale.store.shards import MANIFEST, QUARANTINE
@@ -73,14 +75,14 @@ with job(snakemake.log[0], __file__) as log:
         boxes=synthetic(inputs.boxes),
     )
 
-    for name, figure in report.draw_figures(results, settings).items():
+    for name, figure in draw_figures(results, settings).items():
         save(figure, snakemake.output[name])
-    save(report.draw_activation(results, settings), snakemake.output.cam)
+    save(draw_activation(results, settings), snakemake.output.cam)
     names = ("auroc", "differences", "cost", "weights", "erf", "training", "cam")
     figure_paths = {name: Path(snakemake.output[name]) for name in names}
-    atomic.write_text(snakemake.output.report, report.render_report(results, settings, figure_paths))
-    atomic.write_text(snakemake.output.local, report.render_local(results, settings, figure_paths["cam"]))
-    lines = report.summary_lines(results, settings, snakemake.output.report)
+    atomic.write_text(snakemake.output.report, render_report(results, settings, figure_paths))
+    atomic.write_text(snakemake.output.local, render_local(results, settings, figure_paths["cam"]))
+    lines = summary_lines(results, settings, snakemake.output.report)
     atomic.write_text(snakemake.output.summary, "".join(f"{line}\n" for line in lines))
     for line in lines:
         log.info("%s", line)

@@ -1,0 +1,98 @@
+"""Synthetic data: whether the planted answer was found."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from cxrscale.report.content import (
+    DASH,
+    Cell,
+    ReportSettings,
+    Results,
+    Table,
+    lookup,
+    missing,
+    number,
+    shown_findings,
+    text_or,
+)
+from cxrscale.report.resolutions import gain_cell
+
+
+def planted_table(results: Results, levels: pd.DataFrame, settings: ReportSettings) -> Table:
+    """What was drawn against what was found."""
+    assert results.planted is not None
+    rows: list[list[Cell | str]] = []
+    labels = shown_findings(results, settings)
+    for _, planted in results.planted.iterrows():
+        finding, pattern, wavelength = str(planted["finding"]), str(planted["pattern"]), float(planted["wavelength"])
+        if finding not in labels:
+            continue
+        striped = pattern in ("grating", "line")
+        for model in results.models:
+            resolutions = results.resolutions(model)
+            needed = 2 / wavelength if striped else None
+            gain = lookup(
+                results.differences,
+                model=model, finding=finding, resolution_px=settings.reference_px, against_px=resolutions[0],
+            )  # fmt: skip
+            expected = expected_gain(pattern, needed, resolutions[0], settings.reference_px)
+            row: list[Cell | str] = [finding, model, pattern]
+            row += [number(wavelength) if striped else DASH, f"{needed:.0f}" if needed else DASH, expected]
+            row.append(gain_cell(results, settings, model, finding))
+            if pattern == "none":
+                row.append(_chance(results, model, finding, settings))
+            else:
+                low = lookup(levels, model=model, finding=finding, resolution_px=resolutions[0])
+                seen = low is not None and not missing(low["lower"]) and low["lower"] > 0.5
+                row.append(agreement(expected, gain, settings.margin_auroc, seen))
+            rows.append(row)
+    head = [
+        "Finding", "Model", "Pattern", "Wavelength [of the width]", "Pixels needed", "Expected of resolution",
+        "AUROC at reference minus at lowest", "Found",
+    ]  # fmt: skip
+    caption = (
+        "What was drawn and what was found. Stripes of wavelength w need more than 2 / w pixels across the picture; "
+        "real filters and networks need some more. Coarse patterns are visible at every resolution."
+    )
+    return Table(caption, head, rows)
+
+
+def expected_gain(pattern: str, needed: float | None, lowest: int, reference: int) -> str:
+    """What sampling theory says about the gain from the lowest resolution to the reference."""
+    if pattern == "none":
+        return "no signal: AUROC 0.5"
+    if needed is None or needed < lowest:
+        return "no gain"
+    return "a gain" if needed < reference else "visible at neither"
+
+
+def agreement(expected: str, gain: Mapping[str, Any] | None, margin: float, seen: bool) -> Cell:
+    """Whether the difference from the lowest resolution to the reference agrees with what was expected.
+
+    seen: whether the AUROC at the lowest resolution is shown to be above 0.5; where nothing was learned, "no gain" is
+    no agreement.
+    """
+    if gain is None or missing(gain["lower"]):
+        return Cell(DASH, text_or(gain and gain["reason"], "no difference was computed"))
+    if expected == "a gain":
+        return Cell("as planted" if gain["lower"] > 0 else "not as planted" if gain["upper"] < 0 else "undecided")
+    if gain["lower"] > margin:
+        return Cell("not as planted")
+    if expected == "no gain" and not seen:
+        return Cell("undecided", "AUROC at the lowest resolution is not shown to be above 0.5")
+    return Cell("as planted" if gain["upper"] < margin else "undecided")
+
+
+def _chance(results: Results, model: str, finding: str, settings: ReportSettings) -> Cell:
+    """Whether all joint intervals of a finding without signal hold 0.5."""
+    rows = results.levels[(results.levels["model"] == model) & (results.levels["finding"] == finding)]
+    rows = rows[rows["joint_lower"].notna()]
+    if rows.empty:
+        return Cell(DASH, "no joint interval is defined")
+    outside = rows[(rows["joint_lower"] > 0.5) | (rows["joint_upper"] < 0.5)]
+    name = f"joint {settings.joint_confidence:.0%} intervals"
+    if outside.empty:
+        return Cell("as planted", f"all {len(rows)} {name} hold 0.5")
+    return Cell("not as planted", f"{len(outside)} of {len(rows)} {name} leave out 0.5")
