@@ -32,7 +32,7 @@ class Section(BaseModel):
 
 
 class Planted(Section):
-    pattern: Literal["grating", "line", "heart", "effusion", "none"]
+    pattern: Literal["grating", "line", "heart", "effusion", "relation", "none"]
     wavelength: Annotated[float, Field(ge=0, le=1)] = 0.0
     contrast: Fraction = 0.0
     prevalence: OpenFraction = 0.35
@@ -45,7 +45,14 @@ class Synthetic(Section):
     seed: Seed = 0
     uncertain: Fraction = 0.04
     unmentioned: Fraction = 0.6
+    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_noise: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     planted: dict[str, Planted]
+
+    def given(self) -> dict[str, Any]:
+        """What the data set depends on; options at their default are left out, so that a later one changes nothing."""
+        plain = self.model_dump(mode="json")
+        return {k: v for k, v in plain.items() if k not in ("correlation", "label_noise") or v}
 
 
 class Dataset(Section):
@@ -99,11 +106,17 @@ class Store(Section):
     base_resolution_px: Pixels = 2048
     geometry: Literal["stretch", "pad"] = "stretch"
     filter: Literal["area", "bilinear", "bicubic", "lanczos", "dct"] = "bilinear"
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | Literal["lossless"] = 95
     shards: Annotated[int, Field(ge=1, le=99_999)] = 256
     together_px: list[Pixels] = [1024, 512, 256]
     upscale: Literal["allow", "exclude"] = "allow"
     max_unreadable_fraction: Fraction = 0.001
+
+    @model_validator(mode="after")
+    def _dct_needs_jpeg(self) -> Self:
+        if self.filter == "dct" and self.jpeg_quality == "lossless":
+            raise ValueError("filter dct decodes JPEG in part: choose another filter for a lossless store")
+        return self
 
 
 class TimmTag(Section):
@@ -326,7 +339,7 @@ class StudyConfig(Section):
         keys = ("base_resolution_px", "geometry", "filter", "jpeg_quality", "shards")
         settings: dict[str, Any] = {key: getattr(self.store, key) for key in keys}
         if self.dataset.synthetic is not None:
-            settings["synthetic"] = self.dataset.synthetic.model_dump(mode="json")
+            settings["synthetic"] = self.dataset.synthetic.given()
         return settings | {"format": self.dataset.format}
 
     def store_name(self) -> str:

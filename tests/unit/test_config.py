@@ -165,3 +165,12 @@ def test_settings_of_learners_that_cannot_be_are_refused(training, message):
 def test_the_micro_batch_counts_where_statistics_depend_on_it():
     training = load({"training": {"normalisation": "per_micro_batch", "micro_batch_images": 4}}).training
     assert training.of_learner("b4", 512)["micro_batch_images"] == 4
+
+
+def test_a_lossless_store_has_its_own_name_and_no_reduced_decode():
+    lossless = load({"store": {"jpeg_quality": "lossless"}})
+    assert lossless.store_name() != load({}).store_name()
+    with pytest.raises(StudyError, match="store: filter dct decodes JPEG in part"):
+        load({"store": {"jpeg_quality": "lossless", "filter": "dct"}})
+    with pytest.raises(StudyError, match="jpeg_quality"):
+        load({"store": {"jpeg_quality": "loss"}})

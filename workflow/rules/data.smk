@@ -17,7 +17,7 @@ if study.dataset.synthetic:
             runtime=120,
         params:
             code=code("make_synthetic.py"),
-            synthetic=study.dataset.synthetic.model_dump(mode="json"),
+            synthetic=study.dataset.synthetic.given(),
         message:
             "Drawing the synthetic data set"
         script:

@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
+from scipy.special import ndtr, ndtri
 
 from cxrscale.errors import StudyError
 from cxrscale.findings import CHEXPERT_FINDINGS
 
-Pattern = Literal["grating", "line", "heart", "effusion", "none"]
+Pattern = Literal["grating", "line", "heart", "effusion", "relation", "none"]
 
 MARKER = "SYNTHETIC"  # its presence says that the folder was made here and may be made again
 
@@ -38,7 +39,9 @@ class Planted:
     """How one finding is drawn.
 
     pattern: "grating" (round patch of parallel stripes), "line" (a few long parallel stripes), "heart" (a wider heart,
-      brighter by the contrast), "effusion" (the foot of one lung filled) or "none" (labels without any signal).
+      brighter by the contrast), "effusion" (the foot of one lung filled), "relation" (a blob at the top of one side
+      and one at the foot of the other, in every image, each darker or brighter than its surroundings; alike where the
+      finding is present, opposite where not: neither alone says anything) or "none" (labels without any signal).
     wavelength: distance of the stripes as a fraction of the image's width; without meaning for the others.
     contrast: amplitude, as a fraction of the grey range.
     prevalence: share of the studies that have it.
@@ -56,6 +59,9 @@ class SyntheticSettings:
 
     patients: their number; each has 1 to 3 studies of 1 or 2 images. rows_px, columns_px: native size of frontal
     images. uncertain: share of the labels turned into -1. unmentioned: share of the absent findings left blank.
+    correlation: of the normal variables, one a finding and study, whose lowest values are the findings present (a
+    Gaussian copula); findings without signal are left out of it. label_noise: share of the studies of which a finding's
+    label is the opposite of what was drawn; boxes.csv tells what was drawn.
     """
 
     patients: int
@@ -64,6 +70,8 @@ class SyntheticSettings:
     seed: int
     uncertain: float = 0.04
     unmentioned: float = 0.6
+    correlation: float = 0.0
+    label_noise: float = 0.0
     planted: Mapping[str, Planted] = field(default_factory=dict)
 
 
@@ -88,7 +96,8 @@ def make(root: Path, settings: SyntheticSettings) -> int:
     root.mkdir(parents=True, exist_ok=True)
     (root / MARKER).write_text("Made by cxrscale; no patient is in it. It may be deleted and made again.\n")
 
-    rng = np.random.default_rng(np.random.SeedSequence([settings.seed, 0]))
+    # Streams of their own, so that correlation and label noise at zero leave all else as it is.
+    rng, common, noise = (np.random.default_rng(np.random.SeedSequence([settings.seed, s])) for s in (0, 2, 3))
     metadata, splits, boxes, names, sums = [], [], [], [], []
     labels: dict[str, list[list[str]]] = {"chexpert": [], "negbio": []}
     number = 0
@@ -97,9 +106,11 @@ def make(root: Path, settings: SyntheticSettings) -> int:
         split = rng.choice(["train", "validate", "test"], p=[0.9, 0.03, 0.07])
         for s in range(int(rng.integers(1, 4))):
             study = str(50_000_000 + 131 * p + 17 * s)
-            present = {f: bool(rng.random() < planted.prevalence) for f, planted in settings.planted.items()}
+            present = _draw_present(settings, rng, float(common.standard_normal()))
+            flipped = noise.random(len(present)) < settings.label_noise
+            labelled = {f: shows != bool(flip) for (f, shows), flip in zip(present.items(), flipped, strict=True)}
             for source in labels.values():
-                source.append([subject, study, *_label_row(present, settings, rng)])
+                source.append([subject, study, *_label_row(labelled, settings, rng)])
             views = ["PA", "LATERAL"] if rng.random() < 0.4 else [str(rng.choice(["AP", "PA", ""], p=[0.6, 0.3, 0.1]))]
             for view in views:
                 dicom = "-".join(f"{word:08x}" for word in rng.integers(0, 2**32, size=5))
@@ -127,6 +138,18 @@ def make(root: Path, settings: SyntheticSettings) -> int:
     (root / "IMAGE_FILENAMES").write_text("\n".join(names) + "\n")
     (root / "SHA256SUMS.txt").write_text("\n".join(sums) + "\n")
     return number
+
+
+def _draw_present(settings: SyntheticSettings, rng: np.random.Generator, common: float) -> dict[str, bool]:
+    """Which findings a study shows. common: what they share, a draw of the standard normal."""
+    present = {}
+    for finding, planted in settings.planted.items():
+        draw = rng.random()
+        if settings.correlation and planted.pattern != "none":
+            share = settings.correlation
+            draw = ndtr(np.sqrt(1 - share) * ndtri(draw) + np.sqrt(share) * common)
+        present[finding] = bool(draw < planted.prevalence)
+    return present
 
 
 def _label_row(present: Mapping[str, bool], settings: SyntheticSettings, rng: np.random.Generator) -> list[str]:
@@ -172,10 +195,13 @@ def draw(
     boxes: dict[str, tuple[float, float, float, float]] = {}
     for finding, how in settings.planted.items():
         # A stream for each finding: whether one is present moves no other.
-        if how.pattern == "none" or not present[finding]:
-            planted.random(8)
-            continue
         draws = planted.random(8)
+        if how.pattern == "relation":
+            box = _add_relation(picture, x, y, how.contrast, present[finding], draws)
+            if present[finding]:
+                boxes[finding] = box
+        if how.pattern in ("none", "relation") or not present[finding]:
+            continue
         if how.pattern == "heart":
             boxes[finding] = heart_box
         elif how.pattern == "effusion":
@@ -262,6 +288,19 @@ def _add_stripes(
     window = np.exp(-2 * ((u / across) ** 2 + (v / along) ** 2))
     picture += how.contrast * window * np.cos(2 * np.pi * (u / how.wavelength + draws[3]))
     return cx - half_x, cy - half_y, cx + half_x, cy + half_y
+
+
+def _add_relation(
+    picture: np.ndarray, x: np.ndarray, y: np.ndarray, contrast: float, alike: bool, draws: np.ndarray
+) -> tuple[float, float, float, float]:
+    """Two blobs far apart, at opposite corners of the chest; returns the box that holds both."""
+    first = 1.0 if draws[0] < 0.5 else -1.0
+    side, radius = (1.0 if draws[1] < 0.5 else -1.0), 0.09
+    places = [(0.5 - 0.24 * side, 0.16 + 0.06 * draws[2]), (0.5 + 0.24 * side, 0.84 - 0.06 * draws[3])]
+    for (cx, cy), sign in zip(places, (first, first if alike else -first), strict=True):
+        picture += sign * contrast * np.exp(-2 * _ellipse(x, y, cx, cy, radius, radius) ** 2)
+    (x0, y0), (x1, y1) = places
+    return min(x0, x1) - radius, y0 - radius, max(x0, x1) + radius, y1 + radius
 
 
 def _add_effusion(

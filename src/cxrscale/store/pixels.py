@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 Filter = Literal["area", "bilinear", "bicubic", "lanczos", "dct"]
 Geometry = Literal["stretch", "pad"]
+Quality = int | Literal["lossless"]
 
 PAD_FILL = 0  # black, as outside the collimated field
 
@@ -124,30 +125,52 @@ def to_square(pixels: np.ndarray, size_px: int, geometry: Geometry, filter_: Fil
     return square
 
 
-def encode(pixels: np.ndarray, quality: int) -> bytes:
-    """Encode uint8 (height_px, width_px) as a grey JPEG; quality 1 to 100 on libjpeg's scale."""
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)[:, :, None], quality=quality, colorspace="GRAY")
+def encode(pixels: np.ndarray, quality: Quality) -> bytes:
+    """Encode uint8 (height_px, width_px) as a grey JPEG (quality 1 to 100 on libjpeg's scale) or, lossless, as PNG."""
+    if quality != "lossless":
+        return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)[:, :, None], quality=quality, colorspace="GRAY")
+    import cv2
+
+    return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def decode(data: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Decode a grey JPEG. Returns uint8 (height_px, width_px). Raises ValueError if it is damaged.
+    """Decode a grey JPEG or PNG of the store. Returns uint8 (height_px, width_px). Raises ValueError if it is damaged.
 
-    at_least: (height_px, width_px); if given, the JPEG is decoded at the smallest of libjpeg's scales (eighths, by a
+    at_least: (height_px, width_px); if given, a JPEG is decoded at the smallest of libjpeg's scales (eighths, by a
     reduced inverse DCT) that is not below it: most of the filter "dct". A side that is no multiple of eight pixels is
     rounded up, so that the picture is stretched by less than one output pixel.
     """
+    if _is_png(data):
+        return _decode_png(data)
     height, width = at_least
     return simplejpeg.decode_jpeg(data, "GRAY", min_height=height, min_width=width, strict=True)[:, :, 0]
 
 
 def decode_into(data: bytes | memoryview, out: np.ndarray) -> None:
-    """Decode a grey JPEG of the store into out, uint8 (height_px, width_px), contiguous.
+    """Decode a grey JPEG or PNG of the store into out, uint8 (height_px, width_px), contiguous.
 
     Raises ValueError if it is damaged or has another size.
     """
-    decoded = simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True, buffer=out)
+    png = _is_png(data)
+    decoded = _decode_png(data) if png else simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True, buffer=out)
     if decoded.shape[:2] != out.shape:
         raise ValueError(f"it has {decoded.shape[0]} x {decoded.shape[1]} px, expected {out.shape[0]} x {out.shape[1]}")
+    if png:
+        out[:] = decoded
+
+
+def _is_png(data: bytes | memoryview) -> bool:
+    return data[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def _decode_png(data: bytes | memoryview) -> np.ndarray:
+    import cv2
+
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.ndim != 2 or decoded.dtype != np.uint8:
+        raise ValueError("it is no whole PNG in 8-bit grey")
+    return decoded
 
 
 def downscale(jpeg: bytes, sizes_px: Sequence[int], filter_: Filter) -> list[np.ndarray]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
 from cxrscale import tables
 from cxrscale.errors import StudyError
@@ -57,7 +56,7 @@ class StoreReader:
         """height_px, width_px of every picture; (0, 0) of an empty store."""
         if not len(self):
             return 0, 0
-        height, width, *_ = simplejpeg.decode_jpeg_header(self.jpeg(0))
+        height, width = decode(self.jpeg(0)).shape
         return height, width
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:

@@ -26,6 +26,7 @@ from cxrscale.errors import StudyError
 from cxrscale.store.pixels import (
     Filter,
     Geometry,
+    Quality,
     UnreadableImageError,
     decode_native,
     downscale,
@@ -93,12 +94,13 @@ QUARANTINE = Table(
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """What the base store's pixels depend on: size, geometry, filter and JPEG quality (1 to 100)."""
+    """What the base store's pixels depend on: size, geometry, filter and JPEG quality (1 to 100, or
+    "lossless", which stores PNG)."""
 
     base_resolution_px: int
     geometry: Geometry
     filter: Filter
-    jpeg_quality: int
+    jpeg_quality: Quality
 
 
 def shard_name(shard: int) -> str:
@@ -193,7 +195,7 @@ def _too_many(
     )
 
 
-def downscale_shard(base_path: Path, shard_paths: Mapping[int, Path], filter_: Filter, jpeg_quality: int) -> int:
+def downscale_shard(base_path: Path, shard_paths: Mapping[int, Path], filter_: Filter, jpeg_quality: Quality) -> int:
     """Write the shard of one or more smaller resolutions from the base shard. Returns how many images each holds.
 
     shard_paths: where the shard of each resolution (size_px) goes. Each image of the base is decoded once for all of

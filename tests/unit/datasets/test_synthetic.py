@@ -127,3 +127,51 @@ def test_sha256sums_are_those_of_the_files(made):
     for line in lines:
         expected, name = line.split("  ")
         assert hashlib.sha256(io.BytesIO((root / name).read_bytes()).read()).hexdigest() == expected
+
+
+def drawn_and_labelled(root):
+    """What was drawn (image, finding) and what the labels say of the same studies, both bool; frontal and lateral."""
+    sources = mimic_cxr_jpg.sources(root, "chexpert", "same")
+    labels = mimic_cxr_jpg.read_labels(sources).set_index("image_id")
+    boxes = pd.read_csv(root / "boxes.csv")
+    findings = [f for f in PLANTED if f != "Pleural Other"]
+    drawn = pd.crosstab(boxes["image_id"], boxes["finding"]).reindex(labels.index, fill_value=0)[findings] > 0
+    return drawn, (labels[[f"label:{f}" for f in findings]] == 1).fillna(False).astype(bool).set_axis(findings, axis=1)
+
+
+def test_correlated_findings_go_together_and_keep_their_prevalence(tmp_path):
+    """Normal variables with correlation 0.8, both below the 35 % quantile: 25 % of the studies, not 12."""
+    many = replace(SETTINGS, patients=250, rows_px=32, columns_px=32, correlation=0.8)
+    synthetic.make(tmp_path, many)
+    drawn, _ = drawn_and_labelled(tmp_path)
+    assert drawn.mean().to_numpy() == pytest.approx(0.35, abs=0.07)
+    assert (drawn["Fracture"] & drawn["Cardiomegaly"]).mean() == pytest.approx(0.25, abs=0.05)
+    other = mimic_cxr_jpg.read_labels(mimic_cxr_jpg.sources(tmp_path, "chexpert", "same")).set_index("image_id")
+    signal_free = (other["label:Pleural Other"] == 1).fillna(False).astype(bool)
+    assert np.corrcoef(signal_free, drawn["Fracture"])[0, 1] == pytest.approx(0, abs=0.12)
+
+
+def test_label_noise_turns_labels_and_no_picture(made, tmp_path):
+    root, _ = made
+    synthetic.make(tmp_path, replace(SETTINGS, label_noise=0.3, uncertain=0.0))
+    assert (root / "boxes.csv").read_bytes() == (tmp_path / "boxes.csv").read_bytes()
+    drawn, labelled = drawn_and_labelled(tmp_path)
+    assert 0.15 < (drawn != labelled).to_numpy().mean() < 0.45
+    drawn, labelled = drawn_and_labelled(root)
+    assert not (labelled & ~drawn).to_numpy().any()
+
+
+def test_a_relation_shows_in_both_places_together_and_in_none_alone():
+    settings = SyntheticSettings(2, 128, 128, 0, planted={"Edema": Planted("relation", contrast=0.3)})
+    seen = []
+    for number in range(40):
+        bare, _ = synthetic.draw(False, {}, replace(settings, planted={}), number)
+        for present in (True, False):
+            shown, boxes = synthetic.draw(False, {"Edema": present}, settings, number)
+            change = shown.astype(int) - bare
+            assert set(boxes) == ({"Edema"} if present else set())
+            top, foot = change[:64], change[64:]
+            signs = [int(np.sign(half.ravel()[np.abs(half).argmax()])) for half in (top, foot)]
+            assert (signs[0] == signs[1]) == present
+            seen.append(signs)
+    assert np.abs(np.mean(seen, axis=0)).max() < 0.5

@@ -5,7 +5,16 @@ import pytest
 from PIL import Image
 
 from cxrscale.store import pixels
-from cxrscale.store.pixels import UnreadableImageError, decode_native, to_square
+from cxrscale.store.pixels import (
+    UnreadableImageError,
+    decode,
+    decode_into,
+    decode_native,
+    downscale,
+    encode,
+    resample,
+    to_square,
+)
 
 
 def saved(array_or_image, format_="PNG", **options) -> bytes:
@@ -196,3 +205,16 @@ def test_the_stores_jpeg_returns_nearly_what_it_was_given_and_damage_is_an_error
     assert len(pixels.encode(NOISE, 50)) < len(pixels.encode(NOISE, 95))
     with pytest.raises(ValueError, match=r"\w"):
         pixels.decode(data[: len(data) // 2])
+
+
+def test_a_lossless_store_gives_back_what_went_in_and_finds_damage():
+    data = encode(NOISE, "lossless")
+    assert np.array_equal(decode(data), NOISE)
+    out = np.empty_like(NOISE)
+    decode_into(memoryview(data), out)
+    assert np.array_equal(out, NOISE)
+    assert np.array_equal(downscale(data, [16], "area")[0], resample(NOISE, 16, 16, "area"))
+    with pytest.raises(ValueError, match="expected 8 x 8"):
+        decode_into(data, np.empty((8, 8), np.uint8))
+    with pytest.raises(ValueError, match="no whole PNG in 8-bit grey"):
+        decode(data[:200])
