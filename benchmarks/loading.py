@@ -24,46 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import simplejpeg
 import torch
 from measure import Result, arguments, report
-from pictures import native_files
+from pictures import make_stores, native_files
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from cxrscale import tables
 from cxrscale.loader import LOAD_BYTES, PREFETCH, Augmentation, StoreReader, decoded_batches
 from cxrscale.store.pixels import decode
-from cxrscale.store.shards import (
-    MANIFEST,
-    MANIFEST_FILE,
-    BaseSettings,
-    downscale_shard,
-    ingest_shard,
-    list_shards,
-    shard_name,
-)
 
 BATCH_IMAGES = 8  # micro_batch_images of config.yaml
-QUALITY = 95
 HOW = Augmentation(seed=0, epoch=0)
-
-
-def make_stores(native: list[Path], folder: Path, sizes: list[int]) -> dict[int, StoreReader]:
-    """Put native pictures through the store's own code, to every size; the largest is the base."""
-    ids = [path.stem for path in native]
-    images = pd.DataFrame({"image_id": ids, "path": [p.name for p in native], "shard": 0, "order": range(len(ids))})
-    base, *smaller = sorted(sizes, reverse=True)
-    paths = {size: folder / str(size) / f"{shard_name(0)}.parquet" for size in sizes}
-    settings = BaseSettings(base, "stretch", "bilinear", QUALITY)
-    others = (folder / "sample.parquet", folder / "quarantine.csv")
-    ingest_shard(images, 0, native[0].parent, settings, 0.0, paths[base], *others)
-    downscale_shard(paths[base], {size: paths[size] for size in smaller}, "bilinear", QUALITY)
-    for size, path in paths.items():
-        tables.write(MANIFEST, list_shards([path], size, "stretch"), path.parent / MANIFEST_FILE)
-    return {size: StoreReader(path.parent) for size, path in paths.items()}
 
 
 class Usual(Dataset):

@@ -3,11 +3,23 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
+import pandas as pd
+from PIL import Image, ImageFilter
 
+from cxrscale import tables
 from cxrscale.datasets.synthetic import Planted, SyntheticSettings, draw
-from cxrscale.store.pixels import decode_native, encode
+from cxrscale.store.pixels import Filter, decode_native, encode
+from cxrscale.store.reader import StoreReader
+from cxrscale.store.shards import (
+    MANIFEST,
+    MANIFEST_FILE,
+    BaseSettings,
+    downscale_shard,
+    ingest_shard,
+    list_shards,
+    shard_name,
+)
 
 
 def native_files(
@@ -31,7 +43,24 @@ def native_files(
     return paths
 
 
+def plain_files(folder: Path, count: int, size_px: int, distinct: int = 8) -> list[Path]:
+    """Write `count` square grey JPEGs at quality 95, smooth with grain, `distinct` different ones, without OpenCV."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for _ in range(distinct):
+        smooth = Image.fromarray(rng.integers(0, 256, (24, 24), dtype=np.uint8)).resize((size_px, size_px))
+        grain = Image.fromarray(rng.integers(96, 160, (size_px, size_px), dtype=np.uint8))
+        files.append(encode(np.asarray(Image.blend(smooth, grain.filter(ImageFilter.GaussianBlur(1)), 0.3)), 95))
+    paths = [folder / f"{number:04d}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(files[number % distinct])
+    return paths
+
+
 def _drawn(rows_px: int, columns_px: int) -> Iterator[np.ndarray]:
+    import cv2
+
     settings = SyntheticSettings(2, rows_px, columns_px, 0, planted={"Fracture": Planted("line", 0.004, 0.2)})
     number = 0
     while True:
@@ -47,3 +76,23 @@ def _read(pictures: Path) -> Iterator[np.ndarray]:
         raise SystemExit(f"{pictures}: holds no .jpg")
     while True:
         yield from (decode_native(path.read_bytes()) for path in found)
+
+
+def make_stores(
+    native: list[Path], folder: Path, sizes: list[int], filter_: Filter = "bilinear", quality: int = 95
+) -> dict[int, StoreReader]:
+    """Put native pictures through the store's own code, to every size; the largest is the base.
+
+    "lanczos" is Pillow's, and needs no OpenCV.
+    """
+    ids = [path.stem for path in native]
+    images = pd.DataFrame({"image_id": ids, "path": [p.name for p in native], "shard": 0, "order": range(len(ids))})
+    base, *smaller = sorted(sizes, reverse=True)
+    paths = {size: folder / str(size) / f"{shard_name(0)}.parquet" for size in sizes}
+    settings = BaseSettings(base, "stretch", filter_, quality)
+    others = (folder / "sample.parquet", folder / "quarantine.csv")
+    ingest_shard(images, 0, native[0].parent, settings, 0.0, paths[base], *others)
+    downscale_shard(paths[base], {size: paths[size] for size in smaller}, filter_, quality)
+    for size, path in paths.items():
+        tables.write(MANIFEST, list_shards([path], size, "stretch"), path.parent / MANIFEST_FILE)
+    return {size: StoreReader(path.parent) for size, path in paths.items()}

@@ -42,7 +42,7 @@ def test_loading_runs_on_tiny_pictures(benchmark_module, tmp_path, monkeypatch):
     loading = benchmark_module("loading")
     monkeypatch.setattr(loading, "LOAD_BYTES", 0)
     native = benchmark_module("pictures").native_files(tmp_path / "native", 4, rows_px=120, columns_px=100)
-    stores = loading.make_stores(native, tmp_path / "stores", [32, 64])
+    stores = benchmark_module("pictures").make_stores(native, tmp_path / "stores", [32, 64])
     assert {size: store.shape for size, store in stores.items()} == {32: (32, 32), 64: (64, 64)}
     results = loading.measure(stores[32], tmp_path / "files", 0.0, 1)
     assert len(results) == 5
@@ -62,3 +62,25 @@ def test_a_store_is_made_both_ways_of_tiny_pictures(benchmark_module, tmp_path, 
     assert len(list((tmp_path / "usual").rglob("*.jpg"))) == 15
     ratio, ours, theirs = store.ratios(lambda: None, lambda: None, 2)
     assert min(ratio, ours, theirs) > 0
+
+
+def test_training_is_measured_both_ways_on_tiny_pictures(benchmark_module, tmp_path):
+    training = benchmark_module("training")
+    training.make_pictures(tmp_path, [32, 64], 18)
+    job = training.Job("ours", "test_resnet", 32, str(tmp_path), 16, 0, 0.0, 1, False, "cpu")
+    ours, theirs = training.measure_ours(job), training.measure_theirs(job)
+    assert (ours["micro_batch_images"], theirs["batch_images"]) == (16, 16)
+    assert 0 <= ours["loader_wait"] < 1
+    # Work grows with the area.
+    assert training.flops_per_image("test_resnet", 64) == pytest.approx(
+        4 * training.flops_per_image("test_resnet", 32), rel=0.05
+    )
+    rows = training.rows_of(job, ours, theirs, training.matmul_peak(training.torch.device("cpu")))
+    values = {row.what.strip(): row.value for row in rows}
+    assert values["ours / theirs"] == pytest.approx(ours["images_per_second"] / theirs["images_per_second"])
+    assert 0 < values["share of the matmul peak"] < 1
+    assert not any(row.target for row in rows)
+    on_gpu = training.rows_of(
+        training.replace(job, device="cuda", size_px=2048), ours, {"images_per_second": None}, 1e12
+    )
+    assert {row.target for row in on_gpu} == {"", "<= 0.05", ">= 8"}
