@@ -1,7 +1,7 @@
 # Where a learner looks: effective receptive fields and class activation maps.
 
 # Boxes around findings: an input where they are made here; others count by their content, as all csv files do.
-made_boxes = [layout.source_path("boxes.csv")] if study.dataset.synthetic else []
+made_boxes = layout.source_path("boxes.csv") if study.dataset.synthetic else []
 given_boxes = Path(study.dataset.root) / study.cam.boxes if study.cam.boxes else None
 if given_boxes is not None and not given_boxes.is_file():
     raise WorkflowError(f"cam.boxes: there is no file {given_boxes}; expected a csv below dataset.root, or null")
