@@ -180,6 +180,7 @@ def receptive_fields(maps: Mapping[tuple[str, int], Mapping[str, np.ndarray]], s
                 axis.set_ylabel(f"{STATES[state]}\nFraction of height", fontsize=8)
             if state not in by_state:
                 axis.set_title(above, fontsize=8)
+                axis.set_box_aspect(1)
                 _say(axis, "no such state" if state == "pretrained" else "no map")
                 continue
             # The square root brings out the flanks: it is the gradient's size instead of its energy.
@@ -199,25 +200,28 @@ def field_effect(points: pd.DataFrame, found: Mapping[str, str]) -> Figure:
     points: rows of `field_effect.FIELD_POINTS`. found: model -> what is said of it below its name.
     """
     models = list(dict.fromkeys(points["model"])) or ["no model"]
-    figure = Figure(figsize=(max(5.2, 1.0 + 4.4 * len(models)), 4.2), layout="constrained")
+    shown = points.dropna(subset=["field_fraction", "preference"])
+    numbers = {finding: k + 1 for k, finding in enumerate(dict.fromkeys(shown["finding"]))}
+    figure = Figure(figsize=(1.0 + 4.2 * len(models) + 2.0, 4.2), layout="constrained")
     axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
     for axis, model in zip(axes, models, strict=True):
-        here = points[(points["model"] == model)].dropna(subset=["field_fraction", "preference"])
+        here = shown[shown["model"] == model]
         axis.set_title(f"{plain(model)}\n{plain(found.get(model, ''))}", fontsize=9)
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.plot(here["field_fraction"], here["preference"], "o", color=GREY, markersize=5)
-        for number, row in enumerate(here.sort_values("preference").itertuples()):
-            left = number % 2 == 1  # names of neighbours lie on either side
-            axis.annotate(
-                plain(row.finding), (row.field_fraction, row.preference), xytext=(-5 if left else 5, 0),
-                textcoords="offset points", ha="right" if left else "left", va="center", fontsize=7,
-            )  # fmt: skip
+        for row in here.itertuples():
+            at = (row.field_fraction, row.preference)
+            axis.annotate(str(numbers[row.finding]), at, xytext=(4, 3), textcoords="offset points", fontsize=8)
         if here.empty:
             _say(axis, "no finding has both a field and an AUROC")
-        axis.margins(x=0.45, y=0.12)
+        axis.margins(x=0.12, y=0.12)
         axis.set_xlabel("σ of the finding's field, fraction of the side")
-    lowest, reference = (int(points[c].iloc[0]) for c in ("lowest_px", "reference_px")) if len(points) else (0, 0)
-    axes[0].set_ylabel(f"AUROC at {lowest} px minus at {reference} px")
+    if len(points):
+        lowest, reference = (int(points[c].iloc[0]) for c in ("lowest_px", "reference_px"))
+        axes[0].set_ylabel(f"AUROC at {lowest} px minus at {reference} px")
+    if numbers:
+        entries = [Line2D([], [], linestyle="", label=f"{k}  {plain(finding)}") for finding, k in numbers.items()]
+        figure.legend(handles=entries, loc="outside right center", fontsize=8, frameon=False, handlelength=0)
     return figure
 
 
@@ -248,9 +252,9 @@ def localisation(measured: pd.DataFrame, confidence: float) -> Figure:
                 line = here[here["model"] == model].sort_values("resolution_px")
                 place = line["resolution_px"] * 2 ** (0.16 * (m - (len(models) - 1) / 2))
                 axis.plot(place, line["value"], LINES[m % len(LINES)], color=GREY, linewidth=1, zorder=1)
-                axis.plot(place, line["best"], "_", color="#e66100", markersize=13, markeredgewidth=2, zorder=2)
-                axis.plot(place, line["blind"], "_", color="#1a6fdf", markersize=13, markeredgewidth=2, zorder=2)
-                axis.plot(place, line["chance"], "_", color="0.6", markersize=13, markeredgewidth=2, zorder=2)
+                # The lower ones wider, so that none hides another.
+                for beside, colour, width in (("chance", "0.6", 19), ("blind", "#1a6fdf", 15), ("best", "#e66100", 11)):
+                    axis.plot(place, line[beside], "_", color=colour, markersize=width, markeredgewidth=2, zorder=2)
                 for at, row in zip(place, line.itertuples(), strict=True):
                     colour = colours[int(row.resolution_px)]
                     axis.plot([at, at], [row.lower, row.upper], color=colour, linewidth=1.6, zorder=3)

@@ -123,9 +123,10 @@ def overlaps(map_: np.ndarray, mask: np.ndarray) -> np.ndarray:
 class Best:
     """What the best map on a grid of (rows, columns) reaches for a mask: hit, energy and iou, each by itself.
 
-    hit and energy are exact: the largest value of an enlarged map lies at the middle of a unit, and a share of energy
-    is largest with all of it in one unit. iou is that of the mask averaged onto the grid and enlarged, at its own best
-    threshold: what a map that knew the boxes would be expected to reach.
+    energy is exact: a share is largest with all of it in one unit. So is hit for a map with one largest unit, since the
+    largest value of an enlarged map lies at the middle of a unit; where that misses, an even map does better. iou is
+    that of the mask averaged onto the grid and enlarged, at its own best threshold (or of an even map): what a map that
+    knew the boxes would be expected to reach.
     """
 
     hit: float
@@ -143,7 +144,8 @@ def best_on_grid(mask: np.ndarray, rows: int, columns: int) -> Best:
     hits = (down_peak.T @ cells @ across_peak) / np.outer(down_peak.sum(axis=0), across_peak.sum(axis=0))
     averaged = averaging(rows, length) @ cells @ averaging(columns, length).T
     iou = overlaps(down @ averaged @ across.T, mask).max()
-    return Best(float(hits.max()), float(energy.max()), float(iou))
+    even = float(mask.mean())
+    return Best(max(float(hits.max()), even), float(energy.max()), max(float(iou), even))
 
 
 def measure_maps(

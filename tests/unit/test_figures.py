@@ -114,8 +114,8 @@ def test_field_effect_names_its_points_and_leaves_out_what_is_empty():
         }
     )  # fmt: skip
     shown = texts(figures.field_effect(points, {"m": "ρ = 1"}))
-    assert {"A", "B", "m\nρ = 1", "AUROC at 32 px minus at 64 px"} <= set(shown)
-    assert "C" not in shown
+    assert {"1", "2", "1  A", "2  B", "m\nρ = 1", "AUROC at 32 px minus at 64 px"} <= set(shown)
+    assert not {"3", "3  C"} & set(shown)
     empty = figures.field_effect(points.assign(preference=NAN), {})
     assert "no finding has both a field and an AUROC" in texts(empty)
 

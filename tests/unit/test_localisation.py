@@ -122,10 +122,10 @@ def test_no_map_of_the_grid_has_more_energy_inside_or_hits_more_often():
     assert max(hit(m, mask) for m in tried) == best.hit
 
 
-def test_a_box_between_the_middles_of_units_cannot_be_hit():
+def test_a_box_between_the_middles_of_units_is_hit_by_chance_at_best():
     mask = np.zeros((32, 32), dtype=bool)
     mask[7:9, 7:9] = True  # four units of eight cells: their middles are at 4, 12, 20 and 28
-    assert best_on_grid(mask, 4, 4).hit == 0
+    assert best_on_grid(mask, 4, 4).hit == mask.mean()
     assert best_on_grid(mask, 32, 32).hit == 1
 
 

@@ -36,7 +36,10 @@ def test_every_stage_left_its_files(finished: Path) -> None:
         assert (learner / name).stat().st_size > 0, name
     assert (results / "report/report.html").stat().st_size > 10_000
     assert set(pd.read_csv(learner / "erf.csv")["state"]) == {"random", "pretrained", "trained"}
-    assert pd.read_csv(results / "comparison/field_effect.csv")["model"].tolist() == ["test_resnet", "test_efficientnet"]
+    assert pd.read_csv(results / "comparison/field_effect.csv")["model"].tolist() == [
+        "test_resnet",
+        "test_efficientnet",
+    ]
     metrics = pd.read_csv(learner / "metrics.csv")
     assert set(metrics["split"]) == {"validate", "combine", "test"}
     targets = pd.read_parquet(results / "targets/fold0.parquet")
