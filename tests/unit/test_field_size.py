@@ -68,3 +68,14 @@ def test_an_even_map_says_nothing_of_what_is_beyond():
     corners = np.zeros((8, 8))
     corners[[0, 0, 7, 7], [0, 7, 0, 7]] = 0.25
     assert cut_share(corners) == 1
+
+
+@pytest.mark.parametrize("length", [0.08, 0.15, 0.3])
+def test_a_field_with_long_tails_loses_more_than_a_gaussian_would(length):
+    """exp(-r / length) over five times the picture's side, of which the picture is cut out."""
+    y, x = (np.mgrid[0:640, 0:640] + 0.5) / 128 - 2.5
+    field = np.exp(-np.hypot(x, y) / length)
+    within = field[256:384, 256:384]
+    lost = 1 - within.sum() / field.sum()
+    assert 0 <= cut_share(within / within.sum()) < 0.6 * lost
+    assert edge_ratio(within / within.sum()) > 0.03
