@@ -80,7 +80,8 @@ def class_activation_maps(
 
     x: float32 (image, 1, height_px, width_px), normalised as in training; findings: index of the finding for each
     image. Returns float32 (image, rows, columns) on the feature map's own grid and scale, signed: positive speaks for
-    the finding. A map may be negative throughout. LayerCAM's are never negative.
+    the finding. A map may be negative throughout. GradCAM++ and LayerCAM keep
+    only what speaks for it.
     """
     if method == "auto" and has_exact_cam(model):
         with torch.inference_mode():
