@@ -252,6 +252,17 @@ class Erf(Section):
 
 class Cam(Section):
     images_per_finding: Count = 2
+    method: Literal["auto", "gradcam", "gradcam++", "layercam"] = "auto"
+    boxes: str | None = None
+    localisation_images: Count = 500
+    box_sizes: Annotated[list[OpenFraction], Field(min_length=2, max_length=2)] = [0.02, 0.1]
+
+    @field_validator("box_sizes")
+    @classmethod
+    def _ascending(cls, values: list[float]) -> list[float]:
+        if values[0] >= values[1]:
+            raise ValueError(f"must ascend: {values[0]:g} is not below {values[1]:g}")
+        return values
 
 
 class Report(Section):
@@ -290,6 +301,12 @@ class StudyConfig(Section):
         if values is not None and len(set(values)) < len(values):
             raise ValueError("holds a value twice")
         return values
+
+    @model_validator(mode="after")
+    def _boxes_are_one_table(self) -> Self:
+        if self.dataset.synthetic is not None and self.cam.boxes is not None:
+            raise ValueError("cam.boxes: a synthetic data set brings its own boxes; leave it null")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -1,12 +1,15 @@
 """Writes docs/contracts.md from the declarations: python -m cxrscale.contracts_page > docs/contracts.md"""
 
 from cxrscale import tables
+from cxrscale.boxes import BOXES
 from cxrscale.datasets.contracts import IMAGES, LABELS
 from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
+from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS
+from cxrscale.field_size import FIELDS
 from cxrscale.findings import TARGETS
+from cxrscale.localisation import LOCALISATION
 from cxrscale.predictions import PREDICTIONS
-from cxrscale.receptive_field import FIELDS
 from cxrscale.stacking import STACKED, WEIGHTS
 from cxrscale.store.fidelity import PSNR, SUMMARY
 from cxrscale.store.shards import MANIFEST, QUARANTINE
@@ -14,6 +17,7 @@ from cxrscale.store.shards import MANIFEST, QUARANTINE
 #: Every table between stages, with where it lies.
 TABLES = {
     "results/stores/<store>/images.parquet": IMAGES,
+    "<dataset.root>/<cam.boxes>": BOXES,
     "results/<study>/labels.parquet": LABELS,
     "results/<study>/targets/fold<k>.parquet": TARGETS,
     "results/stores/<store>/<base or resolution>/manifest.parquet": MANIFEST,
@@ -23,9 +27,12 @@ TABLES = {
     "<learner>/predictions.parquet": PREDICTIONS,
     "<learner>/metrics.csv": METRICS,
     "<learner>/erf.csv": FIELDS,
+    "<learner>/localisation.csv": LOCALISATION,
     "results/<study>/comparison/auroc.csv": LEVELS,
     "results/<study>/comparison/differences.csv": DIFFERENCES,
     "results/<study>/comparison/sufficient.csv": SUFFICIENT,
+    "results/<study>/comparison/field_points.csv": FIELD_POINTS,
+    "results/<study>/comparison/field_effect.csv": FIELD_EFFECT,
     "results/<study>/stacking/weights.csv": WEIGHTS,
     "results/<study>/stacking/stacked.csv": STACKED,
 }
@@ -58,7 +65,8 @@ def page() -> str:
         "| `<learner>/weights.safetensors` | the state dict of the best epoch |",
         "| `<learner>/history.csv` | a row an epoch: losses, validation AUROC, learning rate, images/s, loader wait |",
         "| `<learner>/cost.json` | seconds, images/s, peak memory, device, best epoch, settings, versions |",
-        "| `<learner>/erf.npz` | maps `initial` and `trained`, float32 (height_px, width_px), sum 1 |",
+        "| `<learner>/erf.npz` |"
+        " maps `random`, `pretrained`, `trained` of all channels, float32 (height_px, width_px), sum 1 |",
         "| `<learner>/cam.npz` | `finding`, `image_id`, `maps` (image, row, column), `pictures` (image, y, x) |",
         "| `<learner>/kept/`, `superseded/` | finished learners by digest, see reruns.md |",
     ]

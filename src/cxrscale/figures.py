@@ -59,23 +59,6 @@ def plain(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
-def box_fractions(
-    box: Sequence[float], native_height_px: int, native_width_px: int, geometry: str
-) -> tuple[float, float, float, float]:
-    """A box of native pixels as fractions of the square picture that the store makes, from its upper left corner.
-
-    box: x_min, y_min, x_max, y_max in native pixels; geometry: "stretch" (each side by itself) or "pad" (scaled by the
-    longer side, centred). Returns x_min, y_min, x_max, y_max; exact to the rounding to whole pixels of the store.
-    """
-    x_min, y_min, x_max, y_max = box
-    if geometry == "stretch":
-        width, height, left, upper = native_width_px, native_height_px, 0.0, 0.0
-    else:
-        width = height = max(native_height_px, native_width_px)
-        left, upper = (width - native_width_px) / 2, (height - native_height_px) / 2
-    return (x_min + left) / width, (y_min + upper) / height, (x_max + left) / width, (y_max + upper) / height
-
-
 def shrink(map_: np.ndarray, longest_px: int = DRAWN_PX) -> np.ndarray:
     """Average blocks of a picture (height_px, width_px) so that no side is above longest_px; float64."""
     step = int(np.ceil(max(map_.shape) / longest_px))
@@ -169,20 +152,37 @@ def differences_to_lowest(
     return figure
 
 
+#: What each state of a network is called, in the order it comes in.
+STATES = {"random": "Random weights", "pretrained": "Pretrained", "trained": "Trained"}
+
+
 def receptive_fields(maps: Mapping[tuple[str, int], Mapping[str, np.ndarray]], sizes: pd.DataFrame) -> Figure:
-    """Effective receptive fields before training (above) and after (below), a column a (model, resolution).
+    """Effective receptive fields, a row a state, a column a (model, resolution).
 
     maps: (model, resolution_px) -> state -> energy (height, width). sizes: a row a (model, resolution_px, state) with
     sigma_px, sigma_fraction, centroid_x_fraction, centroid_y_fraction.
     """
-    states = ("initial", "trained")
-    figure = Figure(figsize=(1.3 + 1.75 * max(len(maps), 2), 4.9), layout="constrained")
+    states = [s for s in STATES if any(s in by_state for by_state in maps.values())] or ["trained"]
+    figure = Figure(figsize=(1.3 + 1.75 * max(len(maps), 2), 0.7 + 2.1 * len(states)), layout="constrained")
     axes = figure.subplots(len(states), max(len(maps), 1), squeeze=False, sharex=True, sharey=True)
     if not maps:
         _say(axes[0, 0], "no map")
     for column, ((model, resolution), by_state) in enumerate(maps.items()):
         for row, state in enumerate(states):
             axis = axes[row, column]
+            axis.set_xticks([0, 0.5, 1])
+            axis.set_yticks([0, 0.5, 1])
+            axis.tick_params(labelsize=8)
+            above = f"{plain(model)}\n{resolution} px" if row == 0 else ""
+            if row == len(states) - 1:
+                axis.set_xlabel("Fraction of width", fontsize=8)
+            if column == 0:
+                axis.set_ylabel(f"{STATES[state]}\nFraction of height", fontsize=8)
+            if state not in by_state:
+                axis.set_title(above, fontsize=8)
+                axis.set_box_aspect(1)
+                _say(axis, "no such state" if state == "pretrained" else "no map")
+                continue
             # The square root brings out the flanks: it is the gradient's size instead of its energy.
             amplitude = np.sqrt(np.clip(by_state[state], 0, None))
             axis.imshow(amplitude / amplitude.max(), cmap="cividis", vmin=0, vmax=1, extent=(0, 1, 1, 0))
@@ -190,39 +190,123 @@ def receptive_fields(maps: Mapping[tuple[str, int], Mapping[str, np.ndarray]], s
             centre = (float(size["centroid_x_fraction"]), float(size["centroid_y_fraction"]))
             axis.add_patch(Circle(centre, float(size["sigma_fraction"]), fill=False, color="white", linestyle="--"))
             title = f"σ = {size['sigma_fraction']:.3f} ({size['sigma_px']:.1f} px)"
-            axis.set_title(f"{plain(model)}\n{resolution} px\n{title}" if row == 0 else title, fontsize=8)
-            axis.set_xticks([0, 0.5, 1])
-            axis.set_yticks([0, 0.5, 1])
-            axis.tick_params(labelsize=8)
-            if row == len(states) - 1:
-                axis.set_xlabel("Fraction of width", fontsize=8)
-            if column == 0:
-                words = {"initial": "Before training", "trained": "Trained"}[state]
-                axis.set_ylabel(f"{words}\nFraction of height", fontsize=8)
+            axis.set_title(f"{above}\n{title}" if above else title, fontsize=8)
+    return figure
+
+
+def field_effect(points: pd.DataFrame, found: Mapping[str, str]) -> Figure:
+    """The size of each finding's receptive field against its preference for low resolution, a panel a model.
+
+    points: rows of `field_effect.FIELD_POINTS`. found: model -> what is said of it below its name.
+    """
+    models = list(dict.fromkeys(points["model"])) or ["no model"]
+    shown = points.dropna(subset=["field_fraction", "preference"])
+    numbers = {finding: k + 1 for k, finding in enumerate(dict.fromkeys(shown["finding"]))}
+    figure = Figure(figsize=(1.0 + 4.2 * len(models) + 2.0, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
+    for axis, model in zip(axes, models, strict=True):
+        here = shown[shown["model"] == model]
+        axis.set_title(f"{plain(model)}\n{plain(found.get(model, ''))}", fontsize=9)
+        axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        axis.plot(here["field_fraction"], here["preference"], "o", color=GREY, markersize=5)
+        for row in here.itertuples():
+            at = (row.field_fraction, row.preference)
+            axis.annotate(str(numbers[row.finding]), at, xytext=(4, 3), textcoords="offset points", fontsize=8)
+        if here.empty:
+            _say(axis, "no finding has both a field and an AUROC")
+        axis.margins(x=0.12, y=0.12)
+        axis.set_xlabel("σ of the finding's field, fraction of the side")
+    if len(points):
+        lowest, reference = (int(points[c].iloc[0]) for c in ("lowest_px", "reference_px"))
+        axes[0].set_ylabel(f"AUROC at {lowest} px minus at {reference} px")
+    if numbers:
+        entries = [Line2D([], [], linestyle="", label=f"{k}  {plain(finding)}") for finding, k in numbers.items()]
+        figure.legend(handles=entries, loc="outside right center", fontsize=8, frameon=False, handlelength=0)
+    return figure
+
+
+MEASURE_NAMES = {"hit": "Hit rate", "energy": "Energy inside", "iou": "IoU"}
+
+
+def localisation(measured: pd.DataFrame, confidence: float) -> Figure:
+    """How well maps point into boxes by resolution: a column a measure, a row a size of box, a line a model.
+
+    measured: a row a (model, resolution_px, size, measure) with value, lower, upper, best, blind, chance.
+    """
+    sizes = [
+        s for s in ("all", "small", "medium", "large") if (measured.loc[measured["size"] == s, "n_maps"] > 0).any()
+    ]
+    models = list(dict.fromkeys(measured["model"]))
+    resolutions = sorted(int(r) for r in measured["resolution_px"].unique())
+    colours = resolution_colours(resolutions)
+    figure = Figure(figsize=(9.4, 1.0 + 2.3 * max(len(sizes), 1)), layout="constrained")
+    if not sizes:
+        _say(figure.subplots(), "no test image that shows a finding has a box")
+        return figure
+    axes = figure.subplots(len(sizes), len(MEASURE_NAMES), squeeze=False, sharex=True, sharey=True)
+    for y, size in enumerate(sizes):
+        for x, (measure, name) in enumerate(MEASURE_NAMES.items()):
+            axis = axes[y, x]
+            here = measured[(measured["size"] == size) & (measured["measure"] == measure)]
+            for m, model in enumerate(models):
+                line = here[here["model"] == model].sort_values("resolution_px")
+                place = line["resolution_px"] * 2 ** (0.16 * (m - (len(models) - 1) / 2))
+                axis.plot(place, line["value"], LINES[m % len(LINES)], color=GREY, linewidth=1, zorder=1)
+                # The lower ones wider, so that none hides another.
+                for beside, colour, width in (("chance", "0.6", 19), ("blind", "#1a6fdf", 15), ("best", "#e66100", 11)):
+                    axis.plot(place, line[beside], "_", color=colour, markersize=width, markeredgewidth=2, zorder=2)
+                for at, row in zip(place, line.itertuples(), strict=True):
+                    colour = colours[int(row.resolution_px)]
+                    axis.plot([at, at], [row.lower, row.upper], color=colour, linewidth=1.6, zorder=3)
+                    axis.plot(at, row.value, MARKERS[m % len(MARKERS)], color=colour, markersize=5.5, zorder=4)
+            if here["value"].isna().all():
+                _say(axis, _reason(here))
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(resolutions, [str(r) for r in resolutions])
+            axis.set_xticks([], minor=True)
+            axis.set_xlim(min(resolutions) / 1.4, max(resolutions) * 1.4)
+            axis.set_ylim(-0.03, 1.03)
+            if y == 0:
+                axis.set_title(name, fontsize=10)
+            if y == len(sizes) - 1:
+                axis.set_xlabel("Side of the input [px]")
+            if x == 0:
+                axis.set_ylabel("All boxes" if size == "all" else f"{size.capitalize()} boxes")
+    baselines = [("best on the map's grid", "#e66100"), ("one map for all", "#1a6fdf"), ("chance", "0.6")]
+    marks = [
+        Line2D([], [], marker="_", linestyle="", color=c, markersize=12, markeredgewidth=2, label=n)
+        for n, c in baselines
+    ]
+    _legend(figure, models, [], f"bars: {confidence:.0%} interval", marks)
     return figure
 
 
 def activation_maps(
-    learners: Sequence[ActivationMaps], boxes: Mapping[tuple[str, str], tuple[float, float, float, float]]
+    learners: Sequence[ActivationMaps],
+    boxes: Mapping[tuple[str, str], Sequence[tuple[float, float, float, float]]],
 ) -> Figure:
-    """The pictures of one fold with their maps, a row an (image, finding), a column a learner.
+    """The pictures of one fold with their maps, a row an (image, finding): the picture, then a column a learner.
 
-    boxes: (image_id, finding) -> where the finding is, as `box_fractions` gives it.
+    boxes: (finding, image_id) -> where the finding is, as `boxes.box_fractions` gives them. Maps of every grid are
+    enlarged to the same size.
     """
     rows = list(dict.fromkeys((f, i) for x in learners for f, i in zip(x.findings, x.image_ids, strict=True)))
-    figure = Figure(figsize=(1.2 + 1.7 * max(len(learners), 2), 0.9 + 1.85 * max(len(rows), 1)), layout="constrained")
+    columns = 1 + len(learners)
+    figure = Figure(figsize=(1.2 + 1.7 * max(columns, 2), 0.9 + 1.85 * max(len(rows), 1)), layout="constrained")
     if not rows:
         _say(figure.subplots(), "no test image shows a finding")
         return figure
-    axes = figure.subplots(len(rows), len(learners), squeeze=False)
-    for column, learner in enumerate(learners):
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    finest = max(learners, key=lambda learner: learner.resolution_px)
+    for column, learner in enumerate([finest, *learners]):
         found = {key: k for k, key in enumerate(zip(learner.findings, learner.image_ids, strict=True))}
         for row, (finding, image_id) in enumerate(rows):
             axis = axes[row, column]
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
-                axis.set_title(f"{plain(learner.model)}\n{learner.resolution_px} px", fontsize=8)
+                name = "The picture" if column == 0 else plain(learner.model)
+                axis.set_title(f"{name}\n{learner.resolution_px} px", fontsize=8)
             if column == 0:
                 axis.set_ylabel(plain(finding), fontsize=8)
             if (finding, image_id) not in found:
@@ -230,20 +314,19 @@ def activation_maps(
                 continue
             k = found[finding, image_id]
             axis.imshow(shrink(learner.pictures[k]), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0), aspect="equal")
-            axis.imshow(_overlay(learner.maps[k]), extent=(0, 1, 1, 0), aspect="equal")
-            grid_rows, grid_columns = learner.maps[k].shape
-            axis.set_xlabel(f"map {grid_rows} × {grid_columns}", fontsize=7)
-            if box := boxes.get((image_id, finding)):
-                x_min, y_min, x_max, y_max = box
-                axis.add_patch(
-                    Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False, color="white", linewidth=1.4)
-                )
-                axis.add_patch(
-                    Rectangle(
-                        (x_min, y_min), x_max - x_min, y_max - y_min, fill=False, color="black", linewidth=1.4,
-                        linestyle=(0, (3, 3)),
-                    )
-                )  # fmt: skip
+            if column:
+                axis.imshow(_overlay(learner.maps[k]), extent=(0, 1, 1, 0), aspect="equal")
+                grid_rows, grid_columns = learner.maps[k].shape
+                against = "" if learner.maps[k].max() > 0 else ", all against"
+                axis.set_xlabel(f"map {grid_rows} × {grid_columns}{against}", fontsize=7)
+            for x_min, y_min, x_max, y_max in boxes.get((finding, image_id), ()):
+                for colour, style in (("white", "-"), ("black", (0, (3, 3)))):
+                    axis.add_patch(
+                        Rectangle(
+                            (x_min, y_min), x_max - x_min, y_max - y_min, fill=False, color=colour, linewidth=1.4,
+                            linestyle=style,
+                        )
+                    )  # fmt: skip
             axis.set_xlim(0, 1)
             axis.set_ylim(1, 0)
     return figure
@@ -353,7 +436,13 @@ def training_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def _legend(figure: Figure, models: Sequence[str], resolutions: Sequence[tuple[int, Any]], note: str) -> None:
+def _legend(
+    figure: Figure,
+    models: Sequence[str],
+    resolutions: Sequence[tuple[int, Any]],
+    note: str,
+    marks: Sequence[Line2D] = (),
+) -> None:
     entries = [
         Line2D(
             [], [], marker=MARKERS[m % len(MARKERS)], linestyle=LINES[m % len(LINES)], color=GREY, label=plain(model)
@@ -361,6 +450,7 @@ def _legend(figure: Figure, models: Sequence[str], resolutions: Sequence[tuple[i
         for m, model in enumerate(models)
     ]
     entries += [Line2D([], [], marker="o", color=colour, label=f"{r} px") for r, colour in resolutions]
+    entries += marks
     figure.legend(
         handles=entries, title=note, title_fontsize=8, fontsize=8, loc="outside lower center",
         ncols=min(max(len(entries), 1), 4), frameon=False,

@@ -63,7 +63,7 @@ def feature_map(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if features.ndim != 4:
         raise StudyError(
             f"{type(model).__name__} gives features of shape {tuple(features.shape)}; receptive fields and activation "
-            f"maps need (image, channel, height, width). Leave the model out of erf.models and cam.models."
+            f"maps need (image, channel, height, width). Leave the model out of the study (models)."
         )
     return features
 

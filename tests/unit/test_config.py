@@ -71,6 +71,13 @@ def test_the_smaller_studies_load(file):
             ["format must be mimic-cxr-jpg"],
         ),
         ({"study": "../elsewhere"}, ["study:", "got '../elsewhere'"]),
+        ({"cam": {"method": "scorecam"}}, ["cam.method:", "'gradcam'", "got 'scorecam'"]),
+        ({"cam": {"box_sizes": [0.1, 0.02]}}, ["cam.box_sizes: must ascend: 0.1 is not below 0.02"]),
+        (
+            {"dataset": {"synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64, "planted": {}}},
+             "cam": {"boxes": "boxes.csv"}},
+            ["cam.boxes: a synthetic data set brings its own boxes"],
+        ),
     ],
 )  # fmt: skip
 def test_a_wrong_config_names_key_value_and_choices(raw, said):

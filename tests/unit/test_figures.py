@@ -21,32 +21,6 @@ def texts(figure) -> list[str]:
     return [t.get_text() for t in figure.findobj(match=lambda artist: hasattr(artist, "get_text")) if t.get_text()]
 
 
-def test_boxes_in_stretched_pictures_scale_each_side():
-    assert figures.box_fractions((10, 40, 30, 80), 80, 40, "stretch") == pytest.approx((0.25, 0.5, 0.75, 1.0))
-
-
-def test_boxes_in_padded_pictures_scale_by_the_longer_side_and_are_centred():
-    # 80 high, 40 wide: 20 px of border on either side of an 80 px square.
-    assert figures.box_fractions((10, 40, 30, 80), 80, 40, "pad") == pytest.approx((0.375, 0.5, 0.625, 1.0))
-    # 50 high, 100 wide: 25 px above and below.
-    assert figures.box_fractions((0, 0, 100, 50), 50, 100, "pad") == pytest.approx((0, 0.25, 1, 0.75))
-
-
-def test_boxes_agree_with_the_pixels_of_the_store():
-    from cxrscale.store.pixels import to_square
-
-    picture = np.zeros((80, 40), np.uint8)
-    picture[40:60, 10:30] = 255
-    checked = 0
-    for geometry in ("stretch", "pad"):
-        square = to_square(picture, 160, geometry, "area")
-        rows, columns = np.nonzero(square > 127)
-        found = (columns.min() / 160, rows.min() / 160, (columns.max() + 1) / 160, (rows.max() + 1) / 160)
-        assert figures.box_fractions((10, 40, 30, 60), 80, 40, geometry) == pytest.approx(found, abs=1 / 160)
-        checked += 1
-    assert checked == 2
-
-
 def test_shrink_averages_blocks():
     assert figures.shrink(np.arange(16).reshape(4, 4), 2).tolist() == [[2.5, 4.5], [10.5, 12.5]]
     assert figures.shrink(np.ones((3, 3)), 3).tolist() == np.ones((3, 3)).tolist()
@@ -111,28 +85,74 @@ def test_differences_of_a_single_resolution_are_empty_but_drawn():
 def test_receptive_fields_write_sigma_in_each_panel():
     sizes = pd.DataFrame(
         {
-            "model": "m", "resolution_px": 32, "state": ["initial", "trained"], "sigma_px": [8.0, 4.0],
-            "sigma_fraction": [0.25, 0.125], "centroid_x_fraction": 0.5, "centroid_y_fraction": 0.5,
+            "model": ["m"] * 3 + ["n"] * 2, "resolution_px": 32,
+            "state": ["random", "pretrained", "trained", "random", "trained"],
+            "sigma_px": [8.0, 6.0, 4.0, 8.0, 2.0], "sigma_fraction": [0.25, 0.1875, 0.125, 0.25, 0.0625],
+            "centroid_x_fraction": 0.5, "centroid_y_fraction": 0.5,
         }
     )  # fmt: skip
-    maps = {("m", 32): {state: np.full((32, 32), 1 / 1024) for state in ("initial", "trained")}}
+    map_ = np.full((32, 32), 1 / 1024)
+    maps = {
+        ("m", 32): dict.fromkeys(("random", "pretrained", "trained"), map_),
+        ("n", 32): dict.fromkeys(("random", "trained"), map_),
+    }
     figure = figures.receptive_fields(maps, sizes)
-    assert len(figure.axes) == 2
+    assert len(figure.axes) == 6
     shown = texts(figure)
     assert "m\n32 px\nσ = 0.250 (8.0 px)" in shown
-    assert "σ = 0.125 (4.0 px)" in shown
+    assert "σ = 0.188 (6.0 px)" in shown
+    assert "σ = 0.062 (2.0 px)" in shown
+    assert shown.count("no such state") == 1
+    assert len(figures.receptive_fields({("n", 32): maps["n", 32]}, sizes).axes) == 2
 
 
-def test_activation_maps_draw_boxes_and_name_the_grid():
+def test_field_effect_names_its_points_and_leaves_out_what_is_empty():
+    points = pd.DataFrame(
+        {
+            "model": "m", "finding": ["A", "B", "C"], "reference_px": 64, "lowest_px": 32,
+            "field_fraction": [0.1, 0.2, NAN], "preference": [-0.1, 0.0, 0.1],
+        }
+    )  # fmt: skip
+    shown = texts(figures.field_effect(points, {"m": "ρ = 1"}))
+    assert {"1", "2", "1  A", "2  B", "m\nρ = 1", "AUROC at 32 px minus at 64 px"} <= set(shown)
+    assert not {"3", "3  C"} & set(shown)
+    empty = figures.field_effect(points.assign(preference=NAN), {})
+    assert "no finding has both a field and an AUROC" in texts(empty)
+
+
+def test_localisation_has_a_row_a_size_that_occurs_and_a_column_a_measure():
+    rows = [
+        {
+            "model": m, "resolution_px": r, "size": size, "measure": measure, "value": 0.5 if size == "all" else NAN,
+            "lower": 0.4, "upper": 0.6, "best": 0.9, "blind": NAN, "chance": 0.1,
+            "n_maps": 0 if size == "medium" else 5, "reason": None if size == "all" else "one patient",
+        }
+        for m in "mn" for r in (32, 64) for size in ("all", "small", "medium") for measure in ("hit", "energy", "iou")
+    ]  # fmt: skip
+    figure = figures.localisation(pd.DataFrame(rows), 0.95)
+    assert len(figure.axes) == 6
+    shown = texts(figure)
+    assert {"All boxes", "Small boxes", "Hit rate", "IoU", "best on the map's grid", "chance"} <= set(shown)
+    assert shown.count("one patient") == 3
+    assert "Medium boxes" not in shown
+    none = figures.localisation(pd.DataFrame(rows).assign(n_maps=0), 0.95)
+    assert "no test image that shows a finding has a box" in texts(none)
+
+
+def test_activation_maps_stand_beside_the_picture_with_boxes_and_grid():
     pictures = np.full((1, 32, 32), 100, np.uint8)
-    learners = [
-        ActivationMaps("m", r, ["A"], ["image-1"], np.array([[[1.0, -1.0], [0.0, 0.5]]]), pictures) for r in (32, 64)
-    ]
-    figure = figures.activation_maps(learners, {("image-1", "A"): (0.25, 0.5, 0.75, 1.0)})
-    assert len(figure.axes) == 2
-    box = figure.axes[1].patches[0]
-    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (0.25, 0.5, 0.5, 0.5)
-    assert {"m\n32 px", "m\n64 px", "A", "map 2 × 2"} <= set(texts(figure))
+    maps = {32: np.array([[[1.0, -1.0], [0.0, 0.5]]]), 64: -np.ones((1, 2, 3))}
+    learners = [ActivationMaps("m", r, ["A"], ["image-1"], maps[r], pictures) for r in (32, 64)]
+    where = [(0.25, 0.5, 0.75, 1.0), (0.0, 0.0, 0.5, 0.25)]
+    figure = figures.activation_maps(learners, {("A", "image-1"): where})
+    assert len(figure.axes) == 3
+    assert [len(axis.images) for axis in figure.axes] == [1, 2, 2]
+    for axis in figure.axes:
+        found = [(b.get_x(), b.get_y(), b.get_width(), b.get_height()) for b in axis.patches]
+        assert found == [(0.25, 0.5, 0.5, 0.5)] * 2 + [(0.0, 0.0, 0.5, 0.25)] * 2
+    assert {"The picture\n64 px", "m\n32 px", "m\n64 px", "A", "map 2 × 2", "map 2 × 3, all against"} <= set(
+        texts(figure)
+    )
     assert "image-1" not in texts(figure)
 
 

@@ -12,9 +12,19 @@ import pytest
 from cxrscale import figures
 from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import MEAN, METRICS
+from cxrscale.field_effect import FIELD_EFFECT, TOO_FEW, field_points
+from cxrscale.field_size import ALL_CHANNELS
 from cxrscale.figures import ActivationMaps
+from cxrscale.localisation import measure_maps, summarise
 from cxrscale.report.content import DASH, KEY, Cell, ReportSettings, Results, average, measure, number
-from cxrscale.report.explaining import draw_activation
+from cxrscale.report.explaining import (
+    LENGTHS,
+    draw_activation,
+    field_effect_sentences,
+    fields_table,
+    finding_fields_table,
+    localisation_table,
+)
 from cxrscale.report.page import draw_figures, picture, render_local, render_report, summary_lines, warnings_of
 from cxrscale.report.planted import agreement, expected_gain, planted_table
 from cxrscale.report.resolutions import Answer, answer, answer_cell, average_levels
@@ -90,8 +100,11 @@ def make_results(
         targets[f"target:{finding}"], targets[f"mask:{finding}"] = [0, 1] * 4, 1
     sizes = pd.DataFrame(
         {
-            "state": ["initial", "trained"], "sigma_px": 8.0, "sigma_fraction": 0.25, "radius50_px": 9.0,
-            "radius50_fraction": 0.28, "centroid_x_px": 16.0, "centroid_y_px": 16.0, "n_images": 8,
+            "state": ["random", *["trained"] * (1 + len(findings))],
+            "finding": [ALL_CHANNELS, ALL_CHANNELS, *findings],
+            **{f"{name}_{u}": v for name in LENGTHS for u, v in (("px", 8.0), ("fraction", 0.25))},
+            "edge_ratio": 0.5, "cut_share": 0.1, "centroid_x_px": 16.0, "centroid_y_px": 16.0, "n_images": 8,
+            "reason": None,
         }
     )  # fmt: skip
     cost = {
@@ -115,7 +128,15 @@ def make_results(
         history=of_learners(curve),
         fields=of_learners(sizes),
         costs=[dict(cost) for _ in learners],
-        field_maps={(m, r): {"initial": map_, "trained": map_} for m in models for r in resolutions},
+        field_points=field_points(
+            of_learners(sizes),
+            framed(DIFFERENCES, differences),
+            findings,
+            dict.fromkeys(models, resolutions),
+            reference,
+        ),
+        field_effect=framed(FIELD_EFFECT, [[m, 0.5, -0.2, 0.9, 0.21, len(findings), None] for m in models]),
+        field_maps={(m, r): {"random": map_, "trained": map_} for m in models for r in resolutions},
         activation=[
             ActivationMaps(
                 m, r, [findings[0]], [f"{IMAGE_ID}6"], np.ones((1, 2, 2)), np.full((1, 32, 32), 90, np.uint8)
@@ -396,6 +417,71 @@ def test_enlarged_images_are_counted_and_those_left_out_are_named():
     strict = make_settings(native_at_least_px=64)
     assert "whose native file is smaller than 64 px are left out" in " ".join(warnings_of(results, strict))
     assert images_table(results, strict).cells[0][1].text == "0 images"
+
+
+def test_fields_have_a_row_a_state_and_a_reason_where_there_is_none():
+    results = make_results(models=("m",))
+    table = fields_table(results)
+    assert [[c.text for c in row[:3]] for row in table.cells] == [
+        ["m", "32 px", "Random weights"],
+        ["m", "32 px", "Trained"],
+        ["m", "64 px", "Random weights"],
+        ["m", "64 px", "Trained"],
+    ]
+    assert table.cells[0][3] == Cell("0.250", "8.0 px")
+    gone = results.fields.assign(
+        sigma_px=NAN, sigma_fraction=NAN, reason=results.fields["finding"].map({"A": "no head"}).fillna("no field")
+    )
+    changed = dataclasses.replace(results, fields=gone)
+    assert fields_table(changed).cells[0][3] == Cell(DASH, "no field")
+    assert finding_fields_table(changed, make_settings()).cells[0][2] == Cell(DASH, "no head")
+    assert finding_fields_table(results, make_settings()).cells[1][4].text == "\N{MINUS SIGN}0.200"  # B needs 64 px
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ([0.8, 0.3, 0.95, 0.01, 14, None], "do prefer low resolution here; so few findings"),
+        ([-0.8, -0.95, -0.3, 0.01, 14, None], "against the claim"),
+        ([0.8, 0.3, 0.95, 0.07, 14, None], "neither shown nor refuted"),
+        ([0.3, -0.2, 0.7, 0.3, 30, None], "so the claim is neither shown nor refuted."),
+        ([NAN, NAN, NAN, NAN, 2, TOO_FEW], f"no rank correlation: {TOO_FEW}: the claim cannot be judged here."),
+    ],
+)
+def test_the_claim_about_fields_is_said_as_the_numbers_allow(row, said):
+    changed = dataclasses.replace(make_results(models=("m",)), field_effect=framed(FIELD_EFFECT, [["m", *row]]))
+    sentence = field_effect_sentences(changed, make_settings())["m"]
+    assert said in sentence
+    assert f"n = {row[4]} findings" in sentence or row[4] < 5
+
+
+def test_maps_are_held_against_boxes_where_there_are_any(tmp_path):
+    results = make_results(models=("m",))
+    pairs = pd.DataFrame(
+        {
+            "finding": "A", "image_id": [f"x{k}" for k in range(6)], "subject_id": [f"p{k}" for k in range(6)],
+            "split": ["combine"] * 2 + ["test"] * 4,
+        }
+    )  # fmt: skip
+    boxes = {("A", i): [(0.0, 0.0, 0.5, 0.5)] for i in pairs["image_id"]}
+    maps = [np.array([[1.0, 0.0], [0.0, 0.0]])] * 5 + [np.full((2, 2), -1.0)]
+    table = summarise(measure_maps(pairs, maps, boxes), ["A", "B"], [0.02, 0.1], 0.95)
+    of_learners = [table.assign(**dict(zip(KEY, k, strict=True))) for k in results.learners.itertuples(index=False)]
+    changed = dataclasses.replace(results, localisation=pd.concat(of_learners))
+    found = localisation_table(changed, make_settings())
+    named = [[c.text for c in row[:3]] for row in found.cells]
+    assert named[:3] == [
+        ["m", "32 px", "A"], ["m", "32 px", "All findings"], ["m", "32 px", "All findings, large boxes"],
+    ]  # fmt: skip
+    assert len(named) == 6
+    # Three hits, and a map that is the same everywhere: a quarter of it lies in the box.
+    assert found.cells[0][3].text == "0.812"
+    assert "best 1.00, one map 1.00" in found.cells[0][3].note
+    assert [c.text for c in found.cells[0][6:]] == ["0.25", "1", "4"]
+    text = Page(make_pages(changed, make_settings(), tmp_path)[0]).text
+    assert "Activation maps of test images against boxes" in text
+    assert not re.search(r"\b(nan|None)\b", text)
+    assert "x0" not in text
 
 
 def test_numbers_have_a_true_minus_and_fixed_decimals():

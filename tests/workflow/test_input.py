@@ -121,6 +121,33 @@ def test_broken_image_is_quarantined_and_too_many_stop_the_run(tmp_path: Path) -
     assert "2 of 30 images cannot be used" in result.stdout or "named files are absent" in result.stdout
 
 
+def test_boxes_of_own_pictures_are_measured_against_and_count_by_content(tmp_path: Path) -> None:
+    folder = copy_checkout(tmp_path)
+    pictures = manifest_study(folder)
+    with (folder / "own.yaml").open("a") as handle:
+        handle.write("cam: {boxes: boxes.csv}\n")
+    missing = snakemake(folder, "-n", config="own.yaml")
+    assert missing.returncode != 0
+    assert "cam.boxes: there is no file own/boxes.csv" in missing.stdout
+    shown = pictures.loc[pictures["Nodule"] == 1, ["image_id"]]
+    boxes = shown.assign(finding="Nodule", x_min=0, y_min=0, x_max=30, y_max=50)
+    boxes.to_csv(folder / "own/boxes.csv", index=False)
+    table = "results/own/learners/test_resnet/32px/fold0-seed0/localisation.csv"
+    result = snakemake(folder, table, config="own.yaml")
+    assert result.returncode == 0, result.stdout
+    found = pd.read_csv(folder / table).set_index(["finding", "size", "measure"])
+    targets = pd.read_parquet(folder / "results/own/targets/fold0.parquet")
+    in_test = (targets["split"] == "test") & (targets["target:Nodule"] == 1)
+    assert found.loc[("Nodule", "all", "energy"), "n_maps"] == in_test.sum() > 0
+    assert found.loc[("Mass", "all", "energy"), "n_maps"] == 0
+    heights = 50 + targets.loc[in_test, "image_id"].str[1:].astype(int)
+    # Half the width; of the height 50 px, to the cell.
+    assert found.loc[("Nodule", "all", "energy"), "chance"] == pytest.approx((25 / heights).mean(), abs=1 / 256)
+    assert planned(folder, table, config="own.yaml") == {}
+    boxes.assign(x_max=20).to_csv(folder / "own/boxes.csv", index=False)
+    assert planned(folder, table, config="own.yaml") == {"localise": 1}
+
+
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [

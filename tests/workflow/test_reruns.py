@@ -18,8 +18,8 @@ from .conftest import ROOT, planned, snakemake
 
 Edit = Callable[[str, str, str], None]
 LEARNER = "results/tiny/learners/test_resnet/48px/fold0-seed0"
-SPANNING = {"compare": 1, "stack": 1, "report": 1}
-LEARNERS = dict.fromkeys(("train", "predict", "evaluate", "erf", "cam"), 4)
+SPANNING = {"compare": 1, "compare_fields": 1, "stack": 1, "report": 1}
+LEARNERS = dict.fromkeys(("train", "predict", "evaluate", "erf", "cam", "localise"), 4)
 
 
 def test_finished_study_has_nothing_to_do_in_another_folder(study: Path) -> None:
@@ -31,9 +31,15 @@ def test_finished_study_has_nothing_to_do_in_another_folder(study: Path) -> None
 def test_every_stage_left_its_files(finished: Path) -> None:
     results = finished / "results/tiny"
     learner = results / "learners/test_resnet/48px/fold0-seed0"
-    for name in ("weights.safetensors", "history.csv", "cost.json", "predictions.parquet", "metrics.csv", "erf.csv"):
+    made = ("weights.safetensors", "history.csv", "cost.json", "predictions.parquet", "metrics.csv")
+    for name in (*made, "erf.csv", "erf.npz", "cam.npz", "localisation.csv"):
         assert (learner / name).stat().st_size > 0, name
     assert (results / "report/report.html").stat().st_size > 10_000
+    assert set(pd.read_csv(learner / "erf.csv")["state"]) == {"random", "pretrained", "trained"}
+    assert pd.read_csv(results / "comparison/field_effect.csv")["model"].tolist() == [
+        "test_resnet",
+        "test_efficientnet",
+    ]
     metrics = pd.read_csv(learner / "metrics.csv")
     assert set(metrics["split"]) == {"validate", "combine", "test"}
     targets = pd.read_parquet(results / "targets/fold0.parquet")

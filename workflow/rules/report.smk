@@ -37,7 +37,7 @@ PROTOCOL = {
     "comparison": ("margin_auroc", "joint_confidence", "native_at_least_px"),
     "stacking": ("tolerance", "max_steps"),
     "erf": ("images",),
-    "cam": ("images_per_finding",),
+    "cam": ("images_per_finding", "method", "localisation_images", "box_sizes"),
 }
 
 
@@ -74,6 +74,9 @@ rule report:
         fields=layout.of_learners("erf.csv"),
         field_maps=layout.of_learners("erf.npz"),
         activation=layout.of_learners("cam.npz"),
+        localisation=layout.of_learners("localisation.csv") if has_boxes else [],
+        field_points=f"{layout.folder}/comparison/field_points.csv",
+        field_effect=f"{layout.folder}/comparison/field_effect.csv",
         levels=f"{layout.folder}/comparison/auroc.csv",
         differences=f"{layout.folder}/comparison/differences.csv",
         sufficient=f"{layout.folder}/comparison/sufficient.csv",
@@ -84,7 +87,7 @@ rule report:
         manifest=f"{layout.store}/base/manifest.parquet",
         stores=[f"{layout.resolution_folder(r)}/summary.csv" for r in sorted(study.resolutions_px)],
         planted=layout.source_path("planted.csv") if study.dataset.synthetic else [],
-        boxes=layout.source_path("boxes.csv") if study.dataset.synthetic else [],
+        boxes=made_boxes,
     output:
         report=f"{layout.folder}/report/report.html",
         summary=f"{layout.folder}/report/summary.txt",
@@ -95,6 +98,8 @@ rule report:
         cost=f"{layout.folder}/report/figures/cost.png",
         weights=f"{layout.folder}/report/figures/weights.png",
         erf=f"{layout.folder}/report/figures/erf.png",
+        field_effect=f"{layout.folder}/report/figures/field_effect.png",
+        localisation=f"{layout.folder}/report/figures/localisation.png" if has_boxes else [],
         training=f"{layout.folder}/report/figures/training.png",
     log:
         f"{logs}/report.log",
@@ -107,6 +112,7 @@ rule report:
         code=code("report.py", files=TEMPLATES),
         learners=learner_keys,
         folds=study.split.use_folds,
+        boxes=boxes_digest,
         settings={
             "title": study.report.title,
             "study": study.study,

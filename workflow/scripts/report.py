@@ -8,11 +8,15 @@ import numpy as np
 import pandas as pd
 
 from cxrscale import atomic, tables
+from cxrscale.boxes import read_boxes
 from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
+from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS
+from cxrscale.field_size import FIELDS
 from cxrscale.figures import ActivationMaps, save, shrink
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
+from cxrscale.localisation import LOCALISATION
 from cxrscale.report.content import KEY, ReportSettings, Results
 from cxrscale.report.explaining import draw_activation
 from cxrscale.report.page import draw_figures, render_local, render_report, summary_lines
@@ -47,8 +51,8 @@ with job(snakemake.log[0], __file__) as log:
                 findings, image_ids = cam["finding"].tolist(), cam["image_id"].tolist()
                 activation.append(ActivationMaps(model, resolution, findings, image_ids, cam["maps"], pictures))
 
-    def synthetic(paths):
-        return pd.read_csv(str(paths), dtype={"image_id": str, "finding": str}) if paths else None
+    given = snakemake.config["cam"]["boxes"]
+    boxes_path = inputs.boxes or (given and Path(snakemake.config["dataset"]["root"]) / given)
 
     results = Results(
         learners=pd.DataFrame(keys, columns=KEY),
@@ -59,7 +63,9 @@ with job(snakemake.log[0], __file__) as log:
         stacked=tables.read(STACKED, inputs.stacked),
         metrics=of_learners([tables.read(METRICS, path) for path in inputs.metrics]),
         history=of_learners([pd.read_csv(path) for path in inputs.history]),
-        fields=of_learners([pd.read_csv(path) for path in inputs.fields]),
+        fields=of_learners([tables.read(FIELDS, path) for path in inputs.fields]),
+        field_points=tables.read(FIELD_POINTS, inputs.field_points),
+        field_effect=tables.read(FIELD_EFFECT, inputs.field_effect),
         costs=[json.loads(Path(path).read_text(encoding="utf-8")) for path in inputs.cost],
         field_maps=field_maps,
         activation=activation,
@@ -71,15 +77,19 @@ with job(snakemake.log[0], __file__) as log:
             MANIFEST, inputs.manifest, ["image_id", "native_height_px", "native_width_px", "native_px"]
         ),
         stores=pd.concat([tables.read(SUMMARY, path) for path in inputs.stores]),
-        planted=synthetic(inputs.planted),
-        boxes=synthetic(inputs.boxes),
+        planted=pd.read_csv(inputs.planted, dtype={"finding": str}) if inputs.planted else None,
+        boxes=read_boxes(boxes_path) if boxes_path else None,
+        localisation=(
+            of_learners([tables.read(LOCALISATION, path) for path in inputs.localisation])
+            if inputs.localisation
+            else None
+        ),
     )
 
-    for name, figure in draw_figures(results, settings).items():
-        save(figure, snakemake.output[name])
-    save(draw_activation(results, settings), snakemake.output.cam)
-    names = ("auroc", "differences", "cost", "weights", "erf", "training", "cam")
-    figure_paths = {name: Path(snakemake.output[name]) for name in names}
+    drawn = draw_figures(results, settings) | {"cam": draw_activation(results, settings)}
+    figure_paths = {name: Path(snakemake.output[name]) for name in drawn}
+    for name, figure in drawn.items():
+        save(figure, figure_paths[name])
     atomic.write_text(snakemake.output.report, render_report(results, settings, figure_paths))
     atomic.write_text(snakemake.output.local, render_local(results, settings, figure_paths["cam"]))
     lines = summary_lines(results, settings, snakemake.output.report)

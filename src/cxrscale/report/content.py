@@ -50,10 +50,11 @@ class Results:
 
     learners: one row a learner, KEY. levels, differences, sufficient: of the comparison; weights, stacked: of the
     stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners, each row with KEY.
-    costs: cost.json of each learner, in the order of `learners`. field_maps: (model, resolution_px) -> state -> map,
-    averaged over folds and seeds. activation: one fold and seed. targets: fold -> targets. manifest: the base store's
-    image_id and native size. stores: summary.csv of each resolution, ascending. planted, boxes: of a synthetic data
-    set, else None.
+    costs: cost.json of each learner, in the order of `learners`. field_points, field_effect: of compare_fields.
+    field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one fold and seed.
+    targets: fold -> targets. manifest: the base store's image_id and native size. stores: summary.csv of each
+    resolution, ascending. planted: of a synthetic data set, else None. boxes, localisation: None without boxes;
+    localisation.csv of all learners, each row with KEY.
     """
 
     learners: pd.DataFrame
@@ -66,6 +67,8 @@ class Results:
     history: pd.DataFrame
     fields: pd.DataFrame
     costs: Sequence[Mapping[str, Any]]
+    field_points: pd.DataFrame
+    field_effect: pd.DataFrame
     field_maps: Mapping[tuple[str, int], Mapping[str, np.ndarray]]
     activation: Sequence[ActivationMaps]
     targets: Mapping[int, pd.DataFrame]
@@ -74,6 +77,7 @@ class Results:
     stores: pd.DataFrame
     planted: pd.DataFrame | None = None
     boxes: pd.DataFrame | None = None
+    localisation: pd.DataFrame | None = None
 
     @property
     def models(self) -> list[str]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from cxrscale import figures
 from cxrscale.evaluation.metrics import MEAN
+from cxrscale.localisation import ALL_FINDINGS
 from cxrscale.report.combining import gains_sentence, stacking_table
 from cxrscale.report.content import (
     DASH,
@@ -28,7 +29,16 @@ from cxrscale.report.content import (
     shown_findings,
     text_or,
 )
-from cxrscale.report.explaining import activation_table, fields_frame, fields_table
+from cxrscale.report.explaining import (
+    activation_table,
+    draw_field_effect,
+    field_effect_sentences,
+    fields_table,
+    finding_fields_table,
+    localisation_frame,
+    localisation_table,
+    network_fields,
+)
 from cxrscale.report.planted import planted_table
 from cxrscale.report.resolutions import answer_sentence, answer_table, answers_of, average_levels, precision_table
 from cxrscale.report.study import (
@@ -101,16 +111,21 @@ def draw_figures(results: Results, settings: ReportSettings) -> dict[str, Figure
     lowest = {m: results.resolutions(m)[0] for m in results.models}
     against = results.differences[results.differences["against_px"] == results.differences["model"].map(lowest)]
     weights = average(results.weights, ["ensemble", "finding", "model", "resolution_px"], ["weight"])
-    return {
+    drawn = {
         "auroc": figures.auroc_by_resolution(levels, labels, settings.confidence),
         "differences": figures.differences_to_lowest(
             against, labels, results.models, settings.margin_auroc, settings.confidence
         ),
         "cost": figures.cost_against_auroc(cost_points(results, levels), settings.confidence),
         "weights": figures.scale_weights(weights[weights["finding"].isin(single)], single),
-        "erf": figures.receptive_fields(results.field_maps, fields_frame(results)),
+        "erf": figures.receptive_fields(results.field_maps, network_fields(results)),
+        "field_effect": draw_field_effect(results),
         "training": figures.training_curves(results.history),
     }
+    if results.localisation is not None:
+        frame = localisation_frame(results)
+        drawn["localisation"] = figures.localisation(frame[frame["finding"] == ALL_FINDINGS], settings.confidence)
+    return drawn
 
 
 def cost_points(results: Results, levels: pd.DataFrame) -> pd.DataFrame:
@@ -133,15 +148,24 @@ CAPTIONS = {
     "flat says where more pixels buy nothing.{averaged}",
     "weights": "Fitted weights of the learners in each ensemble; each row of a panel sums to 1. Weight on high "
     "resolutions says that the information lies in fine detail. Near-equal learners share weight by chance.{averaged}",
-    "erf": "Effective receptive fields: which input pixels the centre of the last feature map depends on, before "
-    "training (above) and trained (below). The square root of the energy is drawn, scaled to its maximum in each "
-    "panel; the dashed circle has the radius σ. A smaller σ as a fraction of the width says that the network "
+    "erf": "Effective receptive fields: which input pixels the centre of the last feature map depends on, with random "
+    "weights, pretrained ones where the model has them, and trained. Before training, batch statistics are those of "
+    "the images, so that states differ in weights only. The square root of the energy is drawn, scaled to its maximum "
+    "in each panel; the dashed circle has the radius σ. A smaller σ as a fraction of the width says that the network "
     "sees less of the picture at once.{averaged}",
+    "field_effect": "The paper's claim as a number: each finding's field at the reference resolution (trained, of the "
+    "finding's own evidence) against what it gains from low resolution. If findings that need a wide field prefer low "
+    "resolution, the points rise to the right. ρ is Spearman's rank correlation with its {confidence} interval "
+    "(findings drawn anew), p by permutation of findings, two-sided.{averaged}",
+    "localisation": "Maps of test images against boxes, all findings together, by resolution and size of the box. "
+    "Points: the learners' maps, with {confidence} intervals; orange: the best that a map of the same grid could do; "
+    "blue: one map for all images of a finding, the mean of its boxes in combine; grey: an even map.{averaged}",
     "training": "Mean validation AUROC in training, a line a learner. A curve that still rises at the end says that "
     "more epochs might have helped; compare with the convergence column of the cost table.",
-    "cam": "Class activation maps of {where}. A row is a test image that shows the finding named; orange speaks for "
-    "the finding, blue against it; each panel is scaled to its own largest value, so strength does not compare between "
-    "panels. The map's own grid stands below each panel: finer is not sharper than that.{boxes}",
+    "cam": "Class activation maps of {where}. A row is a test image that shows the finding named: the picture, then "
+    "each learner's map enlarged to the same size; orange speaks for the finding, blue against it; each panel is "
+    "scaled to its own largest value, so strength does not compare between panels. "
+    "The map's own grid stands below each panel: finer is not sharper than that.{boxes}",
 }
 
 
@@ -153,7 +177,7 @@ def caption(name: str, results: Results, settings: ReportSettings) -> str:
         margin=f"{settings.margin_auroc:g}",
         averaged=f" Values are{averaged.removeprefix(',')}." if averaged else "",
         where=f"fold {first['fold']}, seed {first['seed']}",
-        boxes=" The dashed box is where the finding was drawn." if results.boxes is not None else "",
+        boxes=" Dashed boxes are where the finding is." if results.boxes is not None else "",
     )
 
 
@@ -206,6 +230,9 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         stacking=stacking_table(results, settings),
         cost=cost_table(results),
         fields=fields_table(results),
+        finding_fields=finding_fields_table(results, settings),
+        field_effect=field_effect_sentences(results, settings),
+        localisation=localisation_table(results, settings) if results.localisation is not None else None,
         precision=precision_table(results, settings),
         planted=planted_table(results, levels, settings) if results.planted is not None else None,
         activation=activation_table(results) if settings.patient_pictures else None,

@@ -1,0 +1,27 @@
+"""Whether findings that need a wide field prefer low resolution."""
+
+import pandas as pd
+
+from cxrscale import tables
+from cxrscale.evaluation.comparison import DIFFERENCES
+from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS, field_effect, field_points
+from cxrscale.field_size import ALL_CHANNELS, FIELDS
+from cxrscale.joblog import job
+
+with job(snakemake.log[0], __file__) as log:
+    params = snakemake.params
+    fields = pd.concat(
+        [
+            tables.read(FIELDS, path).assign(model=model)
+            for model, path in zip(params.models, snakemake.input.fields, strict=True)
+        ]
+    )
+    names = ["model", "finding", "resolution_px", "against_px", "difference"]
+    differences = tables.read(DIFFERENCES, snakemake.input.differences, names)
+    findings = [f for f in fields["finding"].unique() if f != ALL_CHANNELS]
+    points = field_points(fields, differences, findings, params.resolutions, params.reference_px)
+    effect = field_effect(points, **params.evaluation)
+    tables.write(FIELD_POINTS, points, snakemake.output.points)
+    tables.write(FIELD_EFFECT, effect, snakemake.output.effect)
+    for row in effect.itertuples():
+        log.info("%s: Spearman %s over %d findings, p %s", row.model, row.spearman, row.n_findings, row.p)
