@@ -92,7 +92,8 @@ def make_stores(
     settings = BaseSettings(base, "stretch", filter_, quality)
     others = (folder / "sample.parquet", folder / "quarantine.csv")
     ingest_shard(images, 0, native[0].parent, settings, 0.0, paths[base], *others)
-    downscale_shard(paths[base], {size: paths[size] for size in smaller}, filter_, quality)
+    if smaller:
+        downscale_shard(paths[base], {size: paths[size] for size in smaller}, filter_, quality)
     for size, path in paths.items():
         tables.write(MANIFEST, list_shards([path], size, "stretch"), path.parent / MANIFEST_FILE)
     return {size: StoreReader(path.parent) for size, path in paths.items()}
