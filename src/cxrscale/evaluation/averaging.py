@@ -1,0 +1,134 @@
+"""Means over folds and seeds, with the variance that patients bring and the one that training brings.
+
+A fold's test patients rank every learner, and each learner is one draw of training. That is the design of a
+multi-reader study, seeds for readers and resolutions for modalities, and it is analysed as one: within a fold after
+Obuchowski and Rockette (1995, doi:10.1080/03610919508813243), patients clustered (Obuchowski 1997), and with degrees of
+freedom in the manner of Hillis (2007, doi:10.1002/sim.2532). Folds test different patients, so their variances add.
+That folds share training images is not accounted for; no unbiased estimate of that exists (Bengio and Grandvalet 2004,
+JMLR 5:1089).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from cxrscale.evaluation.clustered import Components
+
+
+@dataclass(frozen=True)
+class FoldAuroc:
+    """AUROCs of a model's learners in one fold for one finding.
+
+    auroc: float64 (seed, resolution). covariance, from_positive, from_negative: float64 (seed, resolution, seed,
+    resolution), of patients: all, and the parts that patients' positive and negative images bring. n_positive,
+    n_negative: patients who have such images.
+    """
+
+    auroc: np.ndarray
+    covariance: np.ndarray
+    from_positive: np.ndarray
+    from_negative: np.ndarray
+    n_positive: int
+    n_negative: int
+
+    @classmethod
+    def of(cls, found: Components, n_seeds: int) -> Self:
+        """found: of learners in the order seed, resolution."""
+        n_positive, n_negative = int(found.with_positive.sum()), int(found.with_negative.sum())
+        shape = (n_seeds, len(found.auroc) // n_seeds)
+
+        def part(values: np.ndarray, n: int) -> np.ndarray:
+            share = n / (n - 1) if n > 1 else np.nan
+            return (share * values.T @ values).reshape(shape * 2)
+
+        return cls(
+            found.auroc.reshape(shape),
+            found.covariance().reshape(shape * 2),
+            part(found.positive, n_positive),
+            part(found.negative, n_negative),
+            n_positive,
+            n_negative,
+        )
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over folds and seeds.
+
+    se_patients: its standard error for these learners, over patients who might have been tested. se_seeds: what other
+    seeds add; 0 with one seed a fold, where it cannot be known. df: degrees of freedom of t. n_positive, n_negative:
+    patients of all folds who have images with and without the finding. NaN where a class has fewer than two patients.
+    """
+
+    value: float
+    se_patients: float
+    se_seeds: float
+    df: float
+    n_positive: int
+    n_negative: int
+
+    @property
+    def se(self) -> float:
+        return float(np.hypot(self.se_patients, self.se_seeds))
+
+
+def mean_component(parts: Sequence[Components]) -> Components:
+    """The mean AUROC over findings, from their components for the same patients and learners."""
+    return Components(
+        np.mean([p.auroc for p in parts], axis=0),
+        np.mean([p.positive for p in parts], axis=0),
+        np.mean([p.negative for p in parts], axis=0),
+        np.any([p.with_positive for p in parts], axis=0),
+        np.any([p.with_negative for p in parts], axis=0),
+    )
+
+
+def mean_over(folds: Sequence[FoldAuroc], contrast: np.ndarray) -> Mean:
+    """Mean over folds, within them over seeds, of `auroc @ contrast`.
+
+    contrast: float (resolution,); (0, 1) is the AUROC at the second, (1, -1) the difference of the first from it.
+
+    In a fold with S seeds let d_s be the contrast, v the clustered variance of its mean over seeds for these learners,
+    c the mean covariance of two seeds' d and b the variance of d over seeds. d_s = truth + training + what the patients
+    do to all learners alike (variance c) + what they do to this one; b holds the second and the fourth. So b / S + c
+    estimates the variance of the mean without counting the fourth twice. It is not let below v, so that a chance
+    likeness of two seeds never makes a claim about resolution firmer than one about the learners. Degrees of freedom
+    (Satterthwaite): S - 1 for b, patients of a class less one for what that class brings.
+    """
+    values, patients, total, uncertainty = [], [], [], []
+    for fold in folds:
+        d = fold.auroc @ contrast  # (seed,)
+        n_seeds = len(d)
+        by_seed = _contrasted(fold.covariance, contrast)  # (seed, seed)
+        v = float(by_seed.mean())
+        of_seeds = 0.0
+        whole = v
+        if n_seeds > 1:
+            of_seeds = float(d.var(ddof=1)) / n_seeds
+            shared = float(by_seed.sum() - np.trace(by_seed)) / (n_seeds * (n_seeds - 1))
+            whole = max(of_seeds + max(shared, 0.0), v)
+        values.append(d.mean())
+        patients.append(v)
+        total.append(whole)
+        uncertainty.append(
+            of_seeds**2 / max(n_seeds - 1, 1)
+            + _contrasted(fold.from_positive, contrast).mean() ** 2 / max(fold.n_positive - 1, 1)
+            + _contrasted(fold.from_negative, contrast).mean() ** 2 / max(fold.n_negative - 1, 1)
+        )
+    spread = float(np.sum(uncertainty))
+    n = len(folds)
+    return Mean(
+        value=float(np.mean(values)),
+        se_patients=float(np.sqrt(max(np.sum(patients), 0.0))) / n if not np.isnan(np.sum(patients)) else np.nan,
+        se_seeds=float(np.sqrt(max(np.sum(total) - np.sum(patients), 0.0))) / n,
+        df=float(np.sum(total)) ** 2 / spread if spread > 0 else np.inf,
+        n_positive=sum(f.n_positive for f in folds),
+        n_negative=sum(f.n_negative for f in folds),
+    )
+
+
+def _contrasted(covariance: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """(seed, resolution, seed, resolution) -> (seed, seed)."""
+    return np.einsum("r,srtq,q->st", contrast, covariance, contrast)
