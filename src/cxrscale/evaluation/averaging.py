@@ -9,7 +9,7 @@ JMLR 5:1089).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -18,12 +18,28 @@ from cxrscale.evaluation.clustered import Components
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Variance over seeds in one fold, pooled; NaN with one seed. level: of AUROC at one resolution, difference: of the
+    difference of two resolutions. n_resolutions: pooled over."""
+
+    level: float
+    difference: float
+    n_resolutions: int
+
+    def of(self, contrast: np.ndarray) -> tuple[float, int]:
+        """The pooled variance of a level or a difference, and how many times a seed's degree of freedom it has."""
+        if np.sum(contrast) == 0:
+            return self.difference, max(self.n_resolutions - 1, 1)
+        return self.level, self.n_resolutions
+
+
+@dataclass(frozen=True)
 class FoldAuroc:
     """AUROCs of a model's learners in one fold for one finding.
 
     auroc: float64 (seed, resolution). covariance, from_positive, from_negative: float64 (seed, resolution, seed,
     resolution), of patients: all, and the parts that patients' positive and negative images bring. n_positive,
-    n_negative: patients who have such images.
+    n_negative: patients who have such images. spread: over seeds, of this finding until `pooled` over several.
     """
 
     auroc: np.ndarray
@@ -32,24 +48,27 @@ class FoldAuroc:
     from_negative: np.ndarray
     n_positive: int
     n_negative: int
+    spread: Spread
 
     @classmethod
     def of(cls, found: Components, n_seeds: int) -> Self:
         """found: of learners in the order seed, resolution."""
         n_positive, n_negative = int(found.with_positive.sum()), int(found.with_negative.sum())
-        shape = (n_seeds, len(found.auroc) // n_seeds)
+        auroc = found.auroc.reshape(n_seeds, -1)
+        shape = auroc.shape
 
         def part(values: np.ndarray, n: int) -> np.ndarray:
             share = n / (n - 1) if n > 1 else np.nan
             return (share * values.T @ values).reshape(shape * 2)
 
         return cls(
-            found.auroc.reshape(shape),
+            auroc,
             found.covariance().reshape(shape * 2),
             part(found.positive, n_positive),
             part(found.negative, n_negative),
             n_positive,
             n_negative,
+            spread_of([auroc]),
         )
 
 
@@ -85,17 +104,45 @@ def mean_component(parts: Sequence[Components]) -> Components:
     )
 
 
+def pooled(findings: Sequence[FoldAuroc]) -> list[FoldAuroc]:
+    """The same with the spread over seeds of all. findings: of one model in one fold."""
+    spread = spread_of([f.auroc for f in findings])
+    return [replace(f, spread=spread) for f in findings]
+
+
+def spread_of(aurocs: Sequence[np.ndarray]) -> Spread:
+    """The mean variance over seeds, over the resolutions, pairs of them and findings of a model in one fold.
+
+    aurocs: of each finding, float (seed, resolution).
+
+    Three seeds say next to nothing about a variance by themselves: two degrees of freedom need a t of 30 where normal
+    errors need 3. So the mean over pairs of resolutions is taken, the mean square of Obuchowski and Rockette, and over
+    findings. The findings of a learner move together: they are counted as one for degrees of freedom.
+    """
+    auroc = np.stack(aurocs)  # (finding, seed, resolution)
+    n_seeds, n_resolutions = auroc.shape[1:]
+    if n_seeds < 2:
+        return Spread(np.nan, np.nan, n_resolutions)
+    level = float(auroc.var(axis=1, ddof=1).mean())
+    # Mean over pairs of the variance of their difference: twice the variance within a seed, its mean taken off.
+    centred = auroc - auroc.mean(axis=2, keepdims=True)
+    within = centred.var(axis=1, ddof=1).sum(axis=1).mean()
+    return Spread(level, 2 * float(within) / max(n_resolutions - 1, 1), n_resolutions)
+
+
 def mean_over(folds: Sequence[FoldAuroc], contrast: np.ndarray) -> Mean:
     """Mean over folds, within them over seeds, of `auroc @ contrast`.
 
     contrast: float (resolution,); (0, 1) is the AUROC at the second, (1, -1) the difference of the first from it.
 
     In a fold with S seeds let d_s be the contrast, v the clustered variance of its mean over seeds for these learners,
-    c the mean covariance of two seeds' d and b the variance of d over seeds. d_s = truth + training + what the patients
+    c the mean covariance of two seeds' d and b the variance of d over seeds, its own or the pooled one, whichever is
+    larger: neither a chance likeness of few seeds nor quiet neighbours may make it small. d_s = truth + training + what the patients
     do to all learners alike (variance c) + what they do to this one; b holds the second and the fourth. So b / S + c
     estimates the variance of the mean without counting the fourth twice. It is not let below v, so that a chance
     likeness of two seeds never makes a claim about resolution firmer than one about the learners. Degrees of freedom
-    (Satterthwaite): S - 1 for b, patients of a class less one for what that class brings.
+    (Satterthwaite): those of the pooled variance for b, (S - 1) times (resolutions - 1) for a difference; patients of a
+    class less one for what that class brings.
     """
     values, patients, total, uncertainty = [], [], [], []
     for fold in folds:
@@ -103,27 +150,27 @@ def mean_over(folds: Sequence[FoldAuroc], contrast: np.ndarray) -> Mean:
         n_seeds = len(d)
         by_seed = _contrasted(fold.covariance, contrast)  # (seed, seed)
         v = float(by_seed.mean())
-        of_seeds = 0.0
-        whole = v
+        of_seeds, seed_df, whole = 0.0, 1, v
         if n_seeds > 1:
-            of_seeds = float(d.var(ddof=1)) / n_seeds
+            variance, times = fold.spread.of(contrast)
+            of_seeds, seed_df = max(float(d.var(ddof=1)), variance) / n_seeds, times * (n_seeds - 1)
             shared = float(by_seed.sum() - np.trace(by_seed)) / (n_seeds * (n_seeds - 1))
             whole = max(of_seeds + max(shared, 0.0), v)
         values.append(d.mean())
         patients.append(v)
         total.append(whole)
         uncertainty.append(
-            of_seeds**2 / max(n_seeds - 1, 1)
+            of_seeds**2 / seed_df
             + _contrasted(fold.from_positive, contrast).mean() ** 2 / max(fold.n_positive - 1, 1)
             + _contrasted(fold.from_negative, contrast).mean() ** 2 / max(fold.n_negative - 1, 1)
         )
-    spread = float(np.sum(uncertainty))
+    doubt = float(np.sum(uncertainty))
     n = len(folds)
     return Mean(
         value=float(np.mean(values)),
         se_patients=float(np.sqrt(max(np.sum(patients), 0.0))) / n if not np.isnan(np.sum(patients)) else np.nan,
         se_seeds=float(np.sqrt(max(np.sum(total) - np.sum(patients), 0.0))) / n,
-        df=float(np.sum(total)) ** 2 / spread if spread > 0 else np.inf,
+        df=float(np.sum(total)) ** 2 / doubt if doubt > 0 else np.inf,
         n_positive=sum(f.n_positive for f in folds),
         n_negative=sum(f.n_negative for f in folds),
     )

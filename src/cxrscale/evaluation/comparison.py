@@ -16,7 +16,7 @@ import pandas as pd
 
 from cxrscale.evaluation import verdicts
 from cxrscale.evaluation.auroc import weighted_auroc
-from cxrscale.evaluation.averaging import FoldAuroc, Mean, mean_component, mean_over
+from cxrscale.evaluation.averaging import FoldAuroc, Mean, mean_component, mean_over, pooled
 from cxrscale.evaluation.bootstrap import interval, joint_intervals, replicate
 from cxrscale.evaluation.clustered import Components, components
 from cxrscale.evaluation.metrics import MEAN, reason_undefined
@@ -293,6 +293,10 @@ def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row],
         add(finding, value, n_positive, n_negative, reason)
     defined = [m for m in found.values() if m is not None]
     if defined:
+        for name, spread in zip(
+            [f for f, m in found.items() if m is not None], pooled([m.fold for m in defined]), strict=True
+        ):
+            found[name] = _Measured(spread, found[name].boot)
         mean = _Measured(
             FoldAuroc.of(mean_component(parts), shape[0]), np.mean([m.boot for m in defined], axis=0)
         )  # a replicate that lacks a class of one finding lacks the mean
@@ -311,6 +315,7 @@ def _describe_levels(rows: Sequence[Row], measured: _Measured, seed: int, settin
         ),
         measured.fold.n_positive,
         measured.fold.n_negative,
+        measured.fold.spread,
     )
     means = [mean_over([one], contrast) for contrast in np.eye(len(rows))]
     boot = measured.boot[seed]
