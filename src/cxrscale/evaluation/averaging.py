@@ -130,52 +130,51 @@ def spread_of(aurocs: Sequence[np.ndarray]) -> Spread:
     return Spread(level, 2 * float(within) / max(n_resolutions - 1, 1), n_resolutions)
 
 
-def mean_over(folds: Sequence[FoldAuroc], contrast: np.ndarray) -> Mean:
-    """Mean over folds, within them over seeds, of `auroc @ contrast`.
+def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
+    """Means over folds, within them over seeds, of `auroc @ contrast`, for each contrast.
 
-    contrast: float (resolution,); (0, 1) is the AUROC at the second, (1, -1) the difference of the first from it.
+    contrasts: float (contrast, resolution); a row (0, 1) is the AUROC at the second, (1, -1) the difference of the
+    first from it.
 
     In a fold with S seeds let d_s be the contrast, v the clustered variance of its mean over seeds for these learners,
     c the mean covariance of two seeds' d and b the variance of d over seeds, its own or the pooled one, whichever is
-    larger: neither a chance likeness of few seeds nor quiet neighbours may make it small. d_s = truth + training + what the patients
-    do to all learners alike (variance c) + what they do to this one; b holds the second and the fourth. So b / S + c
-    estimates the variance of the mean without counting the fourth twice. It is not let below v, so that a chance
-    likeness of two seeds never makes a claim about resolution firmer than one about the learners. Degrees of freedom
-    (Satterthwaite): those of the pooled variance for b, (S - 1) times (resolutions - 1) for a difference; patients of a
-    class less one for what that class brings.
+    larger: neither a chance likeness of few seeds nor quiet neighbours may make it small. d_s = truth + training + what
+    the patients do to all learners alike (variance c) + what they do to this one; b holds the second and the fourth. So
+    b / S + c estimates the variance of the mean without counting the fourth twice. It is not let below v, so that no
+    claim about resolution is firmer than one about the learners. Degrees of freedom (Satterthwaite): those of the
+    pooled variance for b, (S - 1) times (resolutions - 1) for a difference; patients of a class less one for what that
+    class brings.
     """
-    values, patients, total, uncertainty = [], [], [], []
+    n = len(contrasts)
+    value, patients, total, doubt = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
     for fold in folds:
-        d = fold.auroc @ contrast  # (seed,)
-        n_seeds = len(d)
-        by_seed = _contrasted(fold.covariance, contrast)  # (seed, seed)
-        v = float(by_seed.mean())
-        of_seeds, seed_df, whole = 0.0, 1, v
+        d = contrasts @ fold.auroc.T  # (contrast, seed)
+        n_seeds = d.shape[1]
+        by_seed = _contrasted(fold.covariance, contrasts)  # (contrast, seed, seed)
+        v = by_seed.mean(axis=(1, 2))
+        whole = v
         if n_seeds > 1:
-            variance, times = fold.spread.of(contrast)
-            of_seeds, seed_df = max(float(d.var(ddof=1)), variance) / n_seeds, times * (n_seeds - 1)
-            shared = float(by_seed.sum() - np.trace(by_seed)) / (n_seeds * (n_seeds - 1))
-            whole = max(of_seeds + max(shared, 0.0), v)
-        values.append(d.mean())
-        patients.append(v)
-        total.append(whole)
-        uncertainty.append(
-            of_seeds**2 / seed_df
-            + _contrasted(fold.from_positive, contrast).mean() ** 2 / max(fold.n_positive - 1, 1)
-            + _contrasted(fold.from_negative, contrast).mean() ** 2 / max(fold.n_negative - 1, 1)
-        )
-    doubt = float(np.sum(uncertainty))
-    n = len(folds)
-    return Mean(
-        value=float(np.mean(values)),
-        se_patients=float(np.sqrt(max(np.sum(patients), 0.0))) / n if not np.isnan(np.sum(patients)) else np.nan,
-        se_seeds=float(np.sqrt(max(np.sum(total) - np.sum(patients), 0.0))) / n,
-        df=float(np.sum(total)) ** 2 / doubt if doubt > 0 else np.inf,
-        n_positive=sum(f.n_positive for f in folds),
-        n_negative=sum(f.n_negative for f in folds),
-    )
+            pooled_b, times = np.array([fold.spread.of(row) for row in contrasts]).T
+            of_seeds = np.maximum(d.var(axis=1, ddof=1), pooled_b) / n_seeds
+            shared = (n_seeds**2 * v - np.einsum("css->c", by_seed)) / (n_seeds * (n_seeds - 1))
+            whole = np.maximum(of_seeds + np.maximum(shared, 0.0), v)
+            doubt += of_seeds**2 / (times * (n_seeds - 1))
+        for part, count in ((fold.from_positive, fold.n_positive), (fold.from_negative, fold.n_negative)):
+            doubt += _contrasted(part, contrasts).mean(axis=(1, 2)) ** 2 / max(count - 1, 1)
+        value += d.mean(axis=1) / len(folds)
+        patients += v
+        total += whole
+    # Rounding may leave a variance of nothing just below zero.
+    of_patients = np.sqrt(np.where(patients < 0, 0.0, patients)) / len(folds)
+    of_seeds = np.sqrt(np.where(total < patients, 0.0, total - patients)) / len(folds)
+    df = np.divide(total**2, doubt, out=np.full(n, np.inf), where=doubt > 0)
+    counts = sum(f.n_positive for f in folds), sum(f.n_negative for f in folds)
+    return [
+        Mean(*map(float, row), *counts) for row in zip(value, of_patients, of_seeds, df, strict=True)
+    ]
 
 
-def _contrasted(covariance: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """(seed, resolution, seed, resolution) -> (seed, seed)."""
-    return np.einsum("r,srtq,q->st", contrast, covariance, contrast)
+def _contrasted(covariance: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
+    """(seed, resolution, seed, resolution) -> (contrast, seed, seed)."""
+    half = np.tensordot(contrasts, covariance, axes=(1, 1))  # (contrast, seed, seed, resolution)
+    return (half * contrasts[:, None, None, :]).sum(axis=-1)

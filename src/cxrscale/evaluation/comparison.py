@@ -16,7 +16,7 @@ import pandas as pd
 
 from cxrscale.evaluation import verdicts
 from cxrscale.evaluation.auroc import weighted_auroc
-from cxrscale.evaluation.averaging import FoldAuroc, Mean, mean_component, mean_over, pooled
+from cxrscale.evaluation.averaging import FoldAuroc, Mean, mean_component, means_over, pooled
 from cxrscale.evaluation.bootstrap import interval, joint_intervals, replicate
 from cxrscale.evaluation.clustered import Components, components
 from cxrscale.evaluation.metrics import MEAN, reason_undefined
@@ -114,7 +114,6 @@ DIFFERENCES = Table(
             null="undefined, or exploratory",
         ),
         Column("p_equivalence", "float64", "larger p of two one-sided tests at the margin", null="undefined"),
-        Column("p_equivalence_holm", "float64", "the same after Holm", null="undefined, or exploratory"),
         Column("verdict", "text", f"one of: {', '.join(verdicts.VERDICTS)}", null="undefined, or exploratory"),
         *_OVER,
         _REASON,
@@ -293,10 +292,9 @@ def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row],
         add(finding, value, n_positive, n_negative, reason)
     defined = [m for m in found.values() if m is not None]
     if defined:
-        for name, spread in zip(
-            [f for f, m in found.items() if m is not None], pooled([m.fold for m in defined]), strict=True
-        ):
-            found[name] = _Measured(spread, found[name].boot)
+        names = [finding for finding, value in found.items() if value is not None]
+        together = pooled([m.fold for m in defined])
+        found |= {f: _Measured(fold, m.boot) for f, fold, m in zip(names, together, defined, strict=True)}
         mean = _Measured(
             FoldAuroc.of(mean_component(parts), shape[0]), np.mean([m.boot for m in defined], axis=0)
         )  # a replicate that lacks a class of one finding lacks the mean
@@ -317,7 +315,7 @@ def _describe_levels(rows: Sequence[Row], measured: _Measured, seed: int, settin
         measured.fold.n_negative,
         measured.fold.spread,
     )
-    means = [mean_over([one], contrast) for contrast in np.eye(len(rows))]
+    means = means_over([one], np.eye(len(rows)))
     boot = measured.boot[seed]
     joint = (np.full(len(rows), np.nan),) * 2
     if settings.replicates:
@@ -353,7 +351,7 @@ def _averages(
     rows: list[Row] = [{"model": model, "finding": finding, "resolution_px": r} | _over(usable) for r in resolutions]
     if not usable:
         return [row | {"reason": NOWHERE} for row in rows]
-    means = [mean_over([m.fold for m in usable], contrast) for contrast in np.eye(len(resolutions))]
+    means = means_over([m.fold for m in usable], np.eye(len(resolutions)))
     boot = np.mean([m.boot.mean(axis=0) for m in usable], axis=0)  # (resolution, replicate)
     halves = verdicts.half_widths(means, settings.confidence)
     for r, (row, mean, half) in enumerate(zip(rows, means, halves, strict=True)):
@@ -376,7 +374,7 @@ def _differences(
     pairs = [(r, reference) for r in resolutions if r != reference]
     pairs += [(a, b) for a, b in combinations(sorted(resolutions), 2) if reference not in (a, b)]
     at = {r: row for r, row in zip(resolutions, np.eye(len(resolutions)), strict=True)}
-    means = [mean_over([m.fold for m in usable], at[a] - at[b]) for a, b in pairs]
+    means = means_over([m.fold for m in usable], np.array([at[a] - at[b] for a, b in pairs]).reshape(len(pairs), -1))
     boot = np.mean([m.boot.mean(axis=0) for m in usable], axis=0)  # (resolution, replicate)
     halves = verdicts.half_widths(means, settings.confidence)
     different, equivalent = verdicts.p_different(means), verdicts.p_equivalent(means, settings.margin_auroc)
@@ -410,11 +408,9 @@ def _judge(rows: Sequence[Row], settings: ComparisonSettings) -> None:
             for row in rows
             if row["kind"] == CONFIRMATORY and (row["finding"] == MEAN) == of_mean and row.get("reason") is None
         ]
-        for name in ("p", "p_equivalence"):
-            corrected = verdicts.holm(np.array([row[name] for row in family], dtype=np.float64))
-            for row, value in zip(family, corrected, strict=True):
-                row[f"{name}_holm"] = value
-        for row in family:
+        corrected = verdicts.holm(np.array([row["p"] for row in family], dtype=np.float64))
+        for row, value in zip(family, corrected, strict=True):
+            row["p_holm"] = value
             numbers = [float(str(row[name])) for name in ("difference", "lower", "upper", "p_holm")]
             below = int(str(row["resolution_px"])) < settings.reference_px
             row["verdict"] = verdicts.verdict(*numbers, settings.margin_auroc, settings.confidence, below)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.special import ndtri
 
 from cxrscale.evaluation import verdicts
 from cxrscale.evaluation.comparison import CONFIRMATORY, ComparisonSettings, FoldScores, compare_scores
@@ -75,7 +76,7 @@ def draw_study(design: Design, rng: np.random.Generator) -> Iterator[FoldScores]
     own = 1 - design.patient_share - design.image_share
     for fold in range(design.folds):
         # Half of a patient's labels are his own, half of each image: both classes in a patient, but not by chance.
-        cut = stats.norm.ppf(1 - design.prevalence)
+        cut = ndtri(1 - design.prevalence)
         liable = rng.normal(size=(design.patients, n_findings))[patient] + rng.normal(size=(n, n_findings))
         target = (liable / math.sqrt(2) > cut).astype(np.float64)
         patients = rng.normal(size=(design.patients, n_findings)).astype(np.float32)[patient]
@@ -86,7 +87,7 @@ def draw_study(design: Design, rng: np.random.Generator) -> Iterator[FoldScores]
             luck = rng.normal(size=(*shape, 1)) + rng.normal(size=(*shape, n_findings))
             level = np.clip(expected + spread / math.sqrt(2) * luck, 0.01, 0.995)
             # Two normal scores of variance 1 whose means lie d apart: AUROC is Phi(d / sqrt 2).
-            apart = math.sqrt(2) * stats.norm.ppf(level).reshape(-1, 1, n_findings)  # (learner, 1, finding)
+            apart = math.sqrt(2) * ndtri(level).reshape(-1, 1, n_findings)  # (learner, 1, finding)
             noise = rng.standard_normal((shape[0] * shape[1], n, n_findings), dtype=np.float32)
             logits = seen + math.sqrt(own) * noise + apart * target
             findings = [f"finding{k}" for k in range(n_findings)]
@@ -103,7 +104,7 @@ def draw_study(design: Design, rng: np.random.Generator) -> Iterator[FoldScores]
 class Tally:
     """What the verdicts of many studies said. Arrays have an entry a study; those of tests a row a study.
 
-    difference, lower, upper, p, p_holm, p_equivalence_holm: float (study, test); verdict: text (study, test);
+    difference, lower, upper, p, p_holm: float (study, test); verdict: text (study, test);
     finding: int (test,), the finding of each test. sufficient: px (study, model and finding).
     """
 
@@ -125,7 +126,7 @@ def simulate(design: Design, studies: int, margin: float, confidence: float, see
         found = compare_scores(draw_study(design, rng), settings)
         rows = found.differences
         rows = rows[(rows["kind"] == CONFIRMATORY) & (rows["finding"] != MEAN)]
-        for name in ("difference", "lower", "upper", "p", "p_holm", "p_equivalence_holm"):
+        for name in ("difference", "lower", "upper", "p", "p_holm"):
             tally.values.setdefault(name, []).append(rows[name].to_numpy(float))
         tally.values.setdefault("verdict", []).append(rows["verdict"].to_numpy(str))
         tally.finding = rows["finding"].str.removeprefix("finding").to_numpy(int)
@@ -149,20 +150,17 @@ def claim(name: str, scenario: str, events: np.ndarray, most: float) -> dict[str
     }  # fmt: skip
 
 
-#: name -> what differs from the design asked for: where training is quiet, as published, and rules.
+#: name -> what differs from the design asked for. The published spread of seeds is 0.001 to 0.008.
 SCENARIOS: Mapping[str, Mapping[str, Any]] = {
     "1 seed, about these learners": {"seeds": 1, "seed_sd": 0.0},
+    "1 seed, rare and easy findings": {"seeds": 1, "seed_sd": 0.0, "prevalence": 0.05, "auroc": 0.95},
     "2 seeds": {"seeds": 2, "seed_sd": 0.008},
-    "3 seeds, quiet training": {"seeds": 3, "seed_sd": 0.002},
     "3 seeds": {"seeds": 3, "seed_sd": 0.008},
     "3 seeds, wild training": {"seeds": 3, "seed_sd": 0.03},
+    "3 seeds, 2 folds": {"seeds": 3, "folds": 2, "seed_sd": 0.008},
     "3 seeds, the reference thrice as wild": {"seeds": 3, "seed_sd": 0.008, "uneven_px": 3.0},
     "3 seeds, half of the findings thrice as wild": {"seeds": 3, "seed_sd": 0.008, "uneven_findings": 3.0},
-    "5 seeds, both": {"seeds": 5, "seed_sd": 0.004, "uneven_px": 3.0, "uneven_findings": 3.0},
-    "5 seeds": {"seeds": 5, "seed_sd": 0.008},
-    "2 folds of 3 seeds": {"seeds": 3, "folds": 2, "seed_sd": 0.008},
-    "2 models, rare findings": {"seeds": 3, "models": 2, "seed_sd": 0.008, "prevalence": 0.03},
-    "1 seed, rare and easy": {"seeds": 1, "seed_sd": 0.0, "prevalence": 0.03, "auroc": 0.95},
+    "5 seeds, 2 models": {"seeds": 5, "models": 2, "seed_sd": 0.008},
 }
 
 
@@ -192,19 +190,13 @@ def check_claims(
                 "false 'equivalent' of one test, true difference the margin",
                 name,
                 (at_margin["verdict"] == verdicts.EQUIVALENT)[:, 0],
-                alpha / 2,
-            ),
-            claim(
-                "any false equivalence after Holm, true differences the margin",
-                name,
-                (at_margin["p_equivalence_holm"] <= alpha).any(axis=1),
                 alpha,
             ),
             claim(
                 "a sufficient resolution that is inferior, true differences the margin",
                 name,
                 np.array(at_margin.sufficient)[:, 0] < max(here.resolutions_px),
-                alpha / 2,
+                alpha,
             ),
         ]
     return rows

@@ -6,9 +6,10 @@ Two kinds of statement, each with its own error:
   findings and models held against the reference, and at least the margin in size as estimated, since a difference that
   is smaller matters to nobody. The chance of one false statement in a whole study without differences is at most
   1 - confidence.
-- Equivalence and non-inferiority: the interval as shown lies within the margin (two one-sided tests at half of
-  1 - confidence each; Schuirmann 1987). That error belongs to each statement by itself: a reader asks about one
-  finding. The Holm-corrected p stands beside it for who wants one error for the study.
+- Equivalence and non-inferiority: the interval as shown lies within the margin (two one-sided tests, Schuirmann 1987,
+  doi:10.1007/BF01068419). The chance of one such statement being false is at most 1 - confidence, and half of that
+  where errors are normal; the other half is in reserve for findings that are rare and easy, whose errors are skewed.
+  It belongs to each statement by itself, since a reader asks about a finding: it is not corrected over the study.
 """
 
 from collections.abc import Sequence
