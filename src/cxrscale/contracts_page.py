@@ -2,7 +2,7 @@
 
 from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES, LABELS
-from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluation.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
 from cxrscale.findings import TARGETS
 from cxrscale.predictions import PREDICTIONS
@@ -24,6 +24,7 @@ TABLES = {
     "<learner>/metrics.csv": METRICS,
     "<learner>/erf.csv": FIELDS,
     "results/<study>/comparison/auroc.csv": LEVELS,
+    "results/<study>/comparison/averages.csv": AVERAGES,
     "results/<study>/comparison/differences.csv": DIFFERENCES,
     "results/<study>/comparison/sufficient.csv": SUFFICIENT,
     "results/<study>/stacking/weights.csv": WEIGHTS,

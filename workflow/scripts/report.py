@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxrscale import atomic, tables
-from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluation.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
 from cxrscale.figures import ActivationMaps, save, shrink
 from cxrscale.findings import TARGETS
@@ -53,6 +53,7 @@ with job(snakemake.log[0], __file__) as log:
     results = Results(
         learners=pd.DataFrame(keys, columns=KEY),
         levels=tables.read(LEVELS, inputs.levels),
+        averages=tables.read(AVERAGES, inputs.averages),
         differences=tables.read(DIFFERENCES, inputs.differences),
         sufficient=tables.read(SUFFICIENT, inputs.sufficient),
         weights=tables.read(WEIGHTS, inputs.weights),

@@ -71,6 +71,17 @@ class FoldAuroc:
             spread_of([auroc]),
         )
 
+    def of_seed(self, seed: int) -> Self:
+        """The learners of one seed, by its number in the order. They have no spread."""
+        own = (slice(seed, seed + 1), slice(None), slice(seed, seed + 1))
+        return replace(
+            self,
+            auroc=self.auroc[[seed]],
+            covariance=self.covariance[own],
+            from_positive=self.from_positive[own],
+            from_negative=self.from_negative[own],
+        )
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -168,9 +179,10 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
     of_patients = np.sqrt(np.where(patients < 0, 0.0, patients)) / len(folds)
     of_seeds = np.sqrt(np.where(total < patients, 0.0, total - patients)) / len(folds)
     df = np.divide(total**2, doubt, out=np.full(n, np.inf), where=doubt > 0)
-    counts = sum(f.n_positive for f in folds), sum(f.n_negative for f in folds)
+    n_positive, n_negative = sum(f.n_positive for f in folds), sum(f.n_negative for f in folds)
     return [
-        Mean(*map(float, row), *counts) for row in zip(value, of_patients, of_seeds, df, strict=True)
+        Mean(float(value[c]), float(of_patients[c]), float(of_seeds[c]), float(df[c]), n_positive, n_negative)
+        for c in range(n)
     ]
 
 

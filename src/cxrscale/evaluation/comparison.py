@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -163,24 +163,22 @@ class ComparisonSettings:
     native_at_least_px: int = 0
 
 
-class Ranked(Protocol):
-    """What learners say of the same test images, as `predictions.Scores`."""
-
-    findings: Sequence[str]
-    logits: np.ndarray  # (learner, image, finding)
-    target: np.ndarray  # (image, finding), NaN where ignored
-    patient: np.ndarray  # (image,), numbered from 0
-
-
 @dataclass(frozen=True)
 class FoldScores:
-    """A model's learners in a fold. scores: of learners in the order seed, then resolution."""
+    """What a model's learners say of the test images of a fold.
+
+    logits: float (learner, image, finding), learners in the order seed, then resolution. target: float (image,
+    finding), 0 or 1, NaN where ignored. patient: int (image,), numbered from 0.
+    """
 
     model: str
     fold: int
     seeds: Sequence[int]
     resolutions_px: Sequence[int]
-    scores: Ranked
+    findings: Sequence[str]
+    logits: np.ndarray
+    target: np.ndarray
+    patient: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,7 @@ class _Measured:
     boot: np.ndarray
 
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 def compare(predictions: Mapping[tuple[str, int, int, int], Path], settings: ComparisonSettings) -> Comparison:
@@ -212,7 +210,8 @@ def compare(predictions: Mapping[tuple[str, int, int, int], Path], settings: Com
             mine = [key for key in predictions if (key[0], key[2]) == (model, fold)]
             seeds, resolutions = sorted({key[3] for key in mine}), sorted({key[1] for key in mine})
             paths = [predictions[model, r, fold, s] for s in seeds for r in resolutions]
-            yield FoldScores(model, fold, seeds, resolutions, Scores(paths, "test", settings.native_at_least_px))
+            test = Scores(paths, "test", settings.native_at_least_px)
+            yield FoldScores(model, fold, seeds, resolutions, test.findings, test.logits, test.target, test.patient)
 
     return compare_scores(read(), settings)
 
@@ -237,7 +236,9 @@ def compare_scores(folds: Iterable[FoldScores], settings: ComparisonSettings) ->
             differences += _differences(model, finding, resolutions[model], usable, settings)
     _judge(differences, settings)
     sufficient = [
-        _sufficient(model, finding, averages, differences, settings) for model in measured for finding in measured[model]
+        _sufficient(model, finding, averages, differences, settings)
+        for model in measured
+        for finding in measured[model]
     ]
     return Comparison(
         _frame(LEVELS, levels),
@@ -253,17 +254,16 @@ def _frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
 
 def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row], dict[str, _Measured | None]]:
     """Rows of LEVELS, and finding -> what was measured, None where AUROC is undefined."""
-    scores = fold.scores
     found: dict[str, _Measured | None] = {}
     rows: list[Row] = []
     parts: list[Components] = []
     shape = (len(fold.seeds), len(fold.resolutions_px))
-    n_patients = int(scores.patient.max()) + 1 if len(scores.patient) else 0
+    n_patients = int(fold.patient.max()) + 1 if len(fold.patient) else 0
 
     def add(finding: str, value: _Measured | None, n_positive: int, n_negative: int, reason: str | None) -> None:
         found[finding] = value
         for s, seed in enumerate(fold.seeds):
-            for r, resolution in enumerate(fold.resolutions_px):
+            for resolution in fold.resolutions_px:
                 row: Row = {
                     "model": fold.model, "finding": finding, "fold": fold.fold, "seed": seed,
                     "resolution_px": resolution, "n_positive": n_positive, "n_negative": n_negative, "reason": reason,
@@ -272,21 +272,21 @@ def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row],
             if value is not None:
                 _describe_levels(rows[-shape[1] :], value, s, settings)
 
-    for k, finding in enumerate(scores.findings):
-        target = scores.target[:, k]
+    for k, finding in enumerate(fold.findings):
+        target = fold.target[:, k]
         counted = ~np.isnan(target)
         n_positive, n_negative = int((target == 1).sum()), int((target == 0).sum())
         reason = reason_undefined(n_positive, n_negative)
         value = None
         if reason is None:
-            logits = scores.logits[:, :, k]
-            part = components(logits[:, counted], target[counted], scores.patient[counted], n_patients)
+            logits = fold.logits[:, :, k]
+            part = components(logits[:, counted], target[counted], fold.patient[counted], n_patients)
             parts.append(part)
             boot = np.full((*shape, 1), np.nan)
             if settings.replicates:
                 # One seed a fold: all models, seeds and findings see the same patients in the same replicate.
                 seed = settings.seed + fold.fold
-                boot = replicate(weighted_auroc, logits, target, scores.patient, settings.replicates, seed)
+                boot = replicate(weighted_auroc, logits, target, fold.patient, settings.replicates, seed)
                 boot = boot.reshape(*shape, -1)
             value = _Measured(FoldAuroc.of(part, shape[0]), boot)
         add(finding, value, n_positive, n_negative, reason)
@@ -298,23 +298,14 @@ def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row],
         mean = _Measured(
             FoldAuroc.of(mean_component(parts), shape[0]), np.mean([m.boot for m in defined], axis=0)
         )  # a replicate that lacks a class of one finding lacks the mean
-        positive = (scores.target == 1).any(axis=1)
+        positive = (fold.target == 1).any(axis=1)
         add(MEAN, mean, int(positive.sum()), int((~positive).sum()), None)
     return rows, found
 
 
 def _describe_levels(rows: Sequence[Row], measured: _Measured, seed: int, settings: ComparisonSettings) -> None:
     """Fill in value and intervals of the learners of one seed, a row a resolution."""
-    one = FoldAuroc(
-        measured.fold.auroc[[seed]],
-        *(
-            part[np.ix_([seed], range(len(rows)), [seed], range(len(rows)))]
-            for part in (measured.fold.covariance, measured.fold.from_positive, measured.fold.from_negative)
-        ),
-        measured.fold.n_positive,
-        measured.fold.n_negative,
-        measured.fold.spread,
-    )
+    one = measured.fold.of_seed(seed)
     means = means_over([one], np.eye(len(rows)))
     boot = measured.boot[seed]
     joint = (np.full(len(rows), np.nan),) * 2
@@ -373,7 +364,7 @@ def _differences(
     reference = settings.reference_px
     pairs = [(r, reference) for r in resolutions if r != reference]
     pairs += [(a, b) for a, b in combinations(sorted(resolutions), 2) if reference not in (a, b)]
-    at = {r: row for r, row in zip(resolutions, np.eye(len(resolutions)), strict=True)}
+    at = dict(zip(resolutions, np.eye(len(resolutions)), strict=True))
     means = means_over([m.fold for m in usable], np.array([at[a] - at[b] for a, b in pairs]).reshape(len(pairs), -1))
     boot = np.mean([m.boot.mean(axis=0) for m in usable], axis=0)  # (resolution, replicate)
     halves = verdicts.half_widths(means, settings.confidence)
@@ -411,9 +402,10 @@ def _judge(rows: Sequence[Row], settings: ComparisonSettings) -> None:
         corrected = verdicts.holm(np.array([row["p"] for row in family], dtype=np.float64))
         for row, value in zip(family, corrected, strict=True):
             row["p_holm"] = value
-            numbers = [float(str(row[name])) for name in ("difference", "lower", "upper", "p_holm")]
-            below = int(str(row["resolution_px"])) < settings.reference_px
-            row["verdict"] = verdicts.verdict(*numbers, settings.margin_auroc, settings.confidence, below)
+            row["verdict"] = verdicts.verdict(
+                row["difference"], row["lower"], row["upper"], row["p_holm"],
+                settings.margin_auroc, settings.confidence, below=row["resolution_px"] < settings.reference_px,
+            )  # fmt: skip
 
 
 def _sufficient(
@@ -427,12 +419,10 @@ def _sufficient(
     values = {row["resolution_px"]: row["value"] for row in mine}
     summary |= {"auroc_lowest": values[min(values)], "auroc_reference": values[reference]}
     against = [
-        row
-        for row in differences
-        if (row["model"], row["finding"], row["kind"]) == (model, finding, CONFIRMATORY)
+        row for row in differences if (row["model"], row["finding"], row["kind"]) == (model, finding, CONFIRMATORY)
     ]
     if reasons := dict.fromkeys(str(row["reason"]) for row in against if row.get("reason")):
         return summary | {"reason": "; ".join(reasons)}
-    lower = {int(str(row["resolution_px"])): float(str(row["lower"])) for row in against}
+    lower = {row["resolution_px"]: row["lower"] for row in against}
     found, beyond = verdicts.smallest_sufficient(lower, reference, settings.margin_auroc)
     return summary | {"sufficient_px": found, "beyond_px": ", ".join(map(str, beyond)) or None}

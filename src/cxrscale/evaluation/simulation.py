@@ -53,16 +53,6 @@ class Design:
     image_share: float = 0.5
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """`comparison.Ranked`, of a drawn fold."""
-
-    findings: Sequence[str]
-    logits: np.ndarray
-    target: np.ndarray
-    patient: np.ndarray
-
-
 def draw_study(design: Design, rng: np.random.Generator) -> Iterator[FoldScores]:
     """A study. All models rank the same images; each has its own part in their scores."""
     n_findings, n_levels = len(design.effects), len(design.resolutions_px)
@@ -96,7 +86,10 @@ def draw_study(design: Design, rng: np.random.Generator) -> Iterator[FoldScores]
                 fold,
                 range(design.seeds),
                 design.resolutions_px,
-                Drawn(findings, logits, target, patient),
+                findings,
+                logits,
+                target,
+                patient,
             )
 
 
@@ -135,13 +128,13 @@ def simulate(design: Design, studies: int, margin: float, confidence: float, see
     return tally
 
 
-def rate(events: np.ndarray) -> tuple[float, float, float]:
+def rate(events: Any) -> tuple[float, float, float]:
     """Share of true entries with its exact 95 % binomial interval (Clopper and Pearson)."""
     found = stats.binomtest(int(np.sum(events)), len(events)).proportion_ci(0.95)
     return float(np.mean(events)), float(found.low), float(found.high)
 
 
-def claim(name: str, scenario: str, events: np.ndarray, most: float) -> dict[str, Any]:
+def claim(name: str, scenario: str, events: Any, most: float) -> dict[str, Any]:
     """An error whose rate should be `most` or less; it fails if the rate is shown to be above: its interval is."""
     share, low, high = rate(events)
     return {
@@ -225,9 +218,7 @@ def power(
     rows = []
     for patients in sizes:
         for n_seeds in seeds:
-            design = Design(
-                patients=patients, seeds=n_seeds, effects=EFFECTS, seed_sd=0.004 if n_seeds > 1 else 0.0
-            )
+            design = Design(patients=patients, seeds=n_seeds, effects=EFFECTS, seed_sd=0.004 if n_seeds > 1 else 0.0)
             tally = simulate(design, studies, margin, confidence, seed)
             for k, effect in enumerate(EFFECTS):
                 said = tally["verdict"][:, tally.finding == k]
@@ -258,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     default = Design()
     parser.add_argument("--studies", type=int, default=1000, help="drawn for each claim")
-    parser.add_argument("--power-studies", type=int, default=200, help="drawn for each row of the table of power; 0: none")
+    parser.add_argument(
+        "--power-studies", type=int, default=200, help="drawn for each row of the table of power; 0: none"
+    )
     parser.add_argument("--patients", type=int, default=default.patients)
     parser.add_argument("--images-per-patient", type=int, default=default.images_per_patient)
     parser.add_argument("--prevalence", type=float, default=default.prevalence)
