@@ -359,13 +359,13 @@ def _differences(
     model: str, finding: str, resolutions: Sequence[int], usable: Sequence[_Measured], settings: ComparisonSettings
 ) -> list[Row]:
     """All pairs, without what needs the whole family."""
-    if not usable:
+    if not usable or len(resolutions) < 2:
         return []
     reference = settings.reference_px
     pairs = [(r, reference) for r in resolutions if r != reference]
     pairs += [(a, b) for a, b in combinations(sorted(resolutions), 2) if reference not in (a, b)]
     at = dict(zip(resolutions, np.eye(len(resolutions)), strict=True))
-    means = means_over([m.fold for m in usable], np.array([at[a] - at[b] for a, b in pairs]).reshape(len(pairs), -1))
+    means = means_over([m.fold for m in usable], np.array([at[a] - at[b] for a, b in pairs]))
     boot = np.mean([m.boot.mean(axis=0) for m in usable], axis=0)  # (resolution, replicate)
     halves = verdicts.half_widths(means, settings.confidence)
     different, equivalent = verdicts.p_different(means), verdicts.p_equivalent(means, settings.margin_auroc)
