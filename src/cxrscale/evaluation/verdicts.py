@@ -15,7 +15,7 @@ Two kinds of statement, each with its own error:
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from cxrscale.evaluation.averaging import Mean
 
@@ -54,7 +54,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 def half_widths(means: Sequence[Mean], confidence: float) -> np.ndarray:
     """Half of each interval, float64 (mean,); NaN where there is no standard error."""
     se, df = np.array([m.se for m in means]), np.array([m.df for m in means])
-    return stats.t.ppf((1 + confidence) / 2, np.clip(df, 1.0, None)) * se if len(se) else se
+    return special.stdtrit(np.clip(df, 1.0, None), (1 + confidence) / 2) * se
 
 
 def p_different(means: Sequence[Mean]) -> np.ndarray:
@@ -72,7 +72,7 @@ def _tail(means: Sequence[Mean], distance: np.ndarray) -> np.ndarray:
     se, df = np.array([m.se for m in means]), np.array([m.df for m in means])
     with np.errstate(invalid="ignore", divide="ignore"):
         t = distance / se
-    p = np.where(np.isnan(t), np.where(se == 0, 0.5, np.nan), stats.t.cdf(t, np.clip(df, 1.0, None)))
+    p = np.where(np.isnan(t), np.where(se == 0, 0.5, np.nan), special.stdtr(np.clip(df, 1.0, None), t))
     # No spread and yet a difference: patients are too few to show any, which is no evidence.
     flat = (se == 0) & (np.array([m.value for m in means]) != 0)
     return np.where(flat, np.nan, p)
