@@ -34,7 +34,8 @@ class Answer:
 
     kind: "suffices" (a resolution below the reference does), "needed" (all smaller ones are worse), "undecided" (no
     smaller one was shown to be enough), "smallest" (there is no smaller one), "chance" (at the reference the AUROC is
-    not shown to be above 0.5, so the question has no answer) or "undefined". px: the smallest sufficient resolution.
+    not shown to be above 0.5, so the question has no answer) or "undefined" (no value, or no verdict, see reason). px:
+    the smallest sufficient resolution.
     """
 
     finding: str
@@ -93,7 +94,7 @@ def scope_sentence(results: Results) -> str:
 def answer_cell(found: Answer, settings: ReportSettings) -> Cell:
     reference = settings.reference_px
     if found.kind == "undefined":
-        return Cell(DASH, f"undefined: {found.reason}")
+        return Cell(DASH, found.reason)
     if found.kind == "chance":
         return Cell(f"{found.px} px, without meaning", f"AUROC at {reference} px is not shown to be above 0.5 (chance)")
     notes = {
@@ -122,7 +123,7 @@ def answer_sentence(answers: Sequence[Answer], settings: ReportSettings) -> str:
         if names := [a.finding for a in answers if a.kind == kind]:
             parts.append(phrase.format(join(names)))
     if names := [f"{a.finding} ({a.reason})" for a in answers if a.kind == "undefined"]:
-        parts.append(f"undefined: {join(names)}")
+        parts.append(f"no answer for {join(names)}")
     return "; ".join(parts) + "."
 
 
