@@ -97,7 +97,8 @@ def draw_study(design: Design, rng: np.random.Generator) -> Iterator[FoldScores]
 class Tally:
     """What the verdicts of many studies said. Arrays have an entry a study; those of tests a row a study.
 
-    difference, lower, upper, p, p_holm: float (study, test); verdict: text (study, test);
+    difference, lower, upper, p, p_holm: float (study, test); verdict: text (study, test); mean_p_holm: float (study,
+    test), of the mean over findings;
     finding: int (test,), the finding of each test. sufficient: px (study, model and finding).
     """
 
@@ -110,15 +111,16 @@ class Tally:
 
 
 def simulate(design: Design, studies: int, margin: float, confidence: float, seed: int) -> Tally:
-    """Draw and judge many studies; the mean over findings is left out."""
+    """Draw and judge many studies."""
     rng = np.random.default_rng(seed)
     reference = max(design.resolutions_px)
     settings = ComparisonSettings(reference, margin, confidence, 0.99, replicates=0, seed=0, least_patients=0)
     tally = Tally()
     for _ in range(studies):
         found = compare_scores(draw_study(design, rng), settings)
-        rows = found.differences
-        rows = rows[(rows["kind"] == CONFIRMATORY) & (rows["finding"] != MEAN)]
+        rows = found.differences[found.differences["kind"] == CONFIRMATORY]
+        tally.values.setdefault("mean_p_holm", []).append(rows.loc[rows["finding"] == MEAN, "p_holm"].to_numpy(float))
+        rows = rows[rows["finding"] != MEAN]
         for name in ("difference", "lower", "upper", "p", "p_holm"):
             tally.values.setdefault(name, []).append(rows[name].to_numpy(float))
         tally.values.setdefault("verdict", []).append(rows["verdict"].to_numpy(str))
@@ -171,6 +173,12 @@ def check_claims(
                 "any false 'needs the reference' or 'better below it'",
                 name,
                 np.isin(null["verdict"], DIFFERENT).any(axis=1),
+                alpha,
+            ),
+            claim(
+                "any false difference of the mean over findings",
+                name,
+                (null["mean_p_holm"] <= alpha).any(axis=1),
                 alpha,
             ),
             # One test of each study, so that the entries are independent.

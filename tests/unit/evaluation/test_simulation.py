@@ -73,13 +73,13 @@ def test_the_program_prints_json_and_its_status_says_whether_claims_hold(capsys,
     ]  # fmt: skip
     assert simulation.main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found["claims"]) == 5
+    assert len(found["claims"]) == 6
     assert [row["difference"] for row in found["power"]] == list(simulation.EFFECTS)
     words = ("needs the reference", "better below it", "equivalent", "undecided")
     assert all(sum(row[word] for word in words) == pytest.approx(1) for row in found["power"])
     assert simulation.main(arguments) == 0
-    assert capsys.readouterr().out.endswith("5 of 5 claims hold: PASS\n")
+    assert capsys.readouterr().out.endswith("6 of 6 claims hold: PASS\n")
     failed = [row | {"verdict": "FAIL"} for row in check_claims(SMALL, 2, 0.03, 0.95, 0, ["2 seeds"])]
     monkeypatch.setattr(simulation, "check_claims", lambda *_: failed)
     assert simulation.main(arguments) == 1
-    assert capsys.readouterr().out.endswith("0 of 5 claims hold: FAIL\n")
+    assert capsys.readouterr().out.endswith("0 of 6 claims hold: FAIL\n")
