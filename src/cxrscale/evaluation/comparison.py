@@ -6,7 +6,7 @@ decided in `verdicts`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -295,9 +295,10 @@ def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row],
         names = [finding for finding, value in found.items() if value is not None]
         together = pooled([m.fold for m in defined])
         found |= {f: _Measured(fold, m.boot) for f, fold, m in zip(names, together, defined, strict=True)}
-        mean = _Measured(
-            FoldAuroc.of(mean_component(parts), shape[0]), np.mean([m.boot for m in defined], axis=0)
-        )  # a replicate that lacks a class of one finding lacks the mean
+        # A mean varies over seeds no more than its findings do on average: theirs is on the safe side.
+        of_mean = replace(FoldAuroc.of(mean_component(parts), shape[0]), spread=together[0].spread)
+        # A replicate that lacks a class of one finding lacks the mean.
+        mean = _Measured(of_mean, np.mean([m.boot for m in defined], axis=0))
         positive = (fold.target == 1).any(axis=1)
         add(MEAN, mean, int(positive.sum()), int((~positive).sum()), None)
     return rows, found
