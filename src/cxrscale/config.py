@@ -239,6 +239,7 @@ class Comparison(Section):
     margin_auroc: OpenFraction = 0.01
     native_at_least_px: Pixels | None = None
     joint_confidence: Confidence = 0.99
+    least_patients: Count = 30
 
 
 class Stacking(Section):

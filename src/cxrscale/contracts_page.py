@@ -3,7 +3,7 @@
 from cxrscale import tables
 from cxrscale.boxes import BOXES
 from cxrscale.datasets.contracts import IMAGES, LABELS
-from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluation.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
 from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS
 from cxrscale.field_size import FIELDS
@@ -29,6 +29,7 @@ TABLES = {
     "<learner>/erf.csv": FIELDS,
     "<learner>/localisation.csv": LOCALISATION,
     "results/<study>/comparison/auroc.csv": LEVELS,
+    "results/<study>/comparison/averages.csv": AVERAGES,
     "results/<study>/comparison/differences.csv": DIFFERENCES,
     "results/<study>/comparison/sufficient.csv": SUFFICIENT,
     "results/<study>/comparison/field_points.csv": FIELD_POINTS,

@@ -111,12 +111,13 @@ def auroc_by_resolution(levels: pd.DataFrame, labels: Mapping[str, str], confide
     return figure
 
 
-def differences_to_lowest(
+def differences_to_reference(
     differences: pd.DataFrame, labels: Mapping[str, str], models: Sequence[str], margin: float, confidence: float
 ) -> Figure:
-    """AUROC minus that at the model's lowest resolution, a panel a model, a row a finding, a colour a resolution.
+    """AUROC minus that at the reference, a panel a model, a row a finding, a colour a resolution.
 
-    differences: rows of `comparison.DIFFERENCES` against the lowest resolution. margin: the grey band.
+    differences: confirmatory rows of `comparison.DIFFERENCES`. margin: the grey band. A filled dot says that the p of
+    its difference, corrected after Holm, lies below 1 - confidence.
     """
     resolutions = sorted(int(r) for r in {*differences["resolution_px"], *differences["against_px"]})
     colours = resolution_colours(resolutions)
@@ -141,13 +142,15 @@ def differences_to_lowest(
                 place = y + 0.6 * ((shown.index(resolution) + 0.5) / len(shown) - 0.5)
                 colour = colours[resolution]
                 axis.plot([row["lower"], row["upper"]], [place, place], color=colour, linewidth=1.6, zorder=2)
-                axis.plot(row["difference"], place, "o", color=colour, markersize=5, zorder=3)
+                shown_different = row["p_holm"] <= 1 - confidence
+                fill = colour if shown_different else "white"
+                axis.plot(row["difference"], place, "o", color=colour, markerfacecolor=fill, markersize=5, zorder=3)
         axis.set_yticks(range(len(labels)), [plain(label) for label in labels.values()])
         axis.set_ylim(len(labels) - 0.5, -0.5)
-        lowest = f" at {int(here['against_px'].iloc[0])} px" if len(here) else " at the lowest resolution"
-        axis.set_xlabel(f"Test AUROC minus that{lowest}")
+        reference = f" at {int(here['against_px'].iloc[0])} px" if len(here) else " at the reference"
+        axis.set_xlabel(f"Test AUROC minus that{reference}")
     shown_anywhere = [r for r in resolutions if r in set(differences["resolution_px"])]
-    note = f"bars: {confidence:.0%} interval, grey band: ± margin {margin:g}"
+    note = f"bars: {confidence:.0%} interval, grey band: ± margin {margin:g}, filled: shown (Holm)"
     _legend(figure, [], [(r, colours[r]) for r in shown_anywhere], note)
     return figure
 

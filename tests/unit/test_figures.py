@@ -60,25 +60,28 @@ def test_differences_have_a_panel_a_model_and_a_row_a_finding():
             "model": m,
             "finding": "A",
             "resolution_px": r,
-            "against_px": 32,
-            "difference": 0.1,
-            "lower": 0.0,
-            "upper": 0.2,
+            "against_px": 128,
+            "difference": -0.1,
+            "lower": -0.2,
+            "upper": 0.0,
+            "p_holm": 0.01 if r == 32 else 0.2,
         }
         for m in "mn"
-        for r in (64, 128)
+        for r in (32, 64)
     ]
-    figure = figures.differences_to_lowest(pd.DataFrame(rows), {"A": "A", "B": "Second"}, ["m", "n"], 0.01, 0.95)
+    figure = figures.differences_to_reference(pd.DataFrame(rows), {"A": "A", "B": "Second"}, ["m", "n"], 0.01, 0.95)
     assert len(figure.axes) == 2
     shown = texts(figure)
     assert shown.count("undefined") == 2  # B, in both panels
-    assert {"m", "n", "Second", "64 px", "128 px", "Test AUROC minus that at 32 px"} <= set(shown)
-    assert "32 px" not in shown
+    assert {"m", "n", "Second", "32 px", "64 px", "Test AUROC minus that at 128 px"} <= set(shown)
+    assert "128 px" not in shown
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True]  # filled: shown to differ
 
 
 def test_differences_of_a_single_resolution_are_empty_but_drawn():
-    columns = ["model", "finding", "resolution_px", "against_px", "difference", "lower", "upper"]
-    figure = figures.differences_to_lowest(pd.DataFrame(columns=columns), {"A": "A"}, ["m"], 0.01, 0.95)
+    columns = ["model", "finding", "resolution_px", "against_px", "difference", "lower", "upper", "p_holm"]
+    figure = figures.differences_to_reference(pd.DataFrame(columns=columns), {"A": "A"}, ["m"], 0.01, 0.95)
     assert "undefined" in texts(figure)
 
 

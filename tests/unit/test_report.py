@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 
 from cxrscale import figures
-from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluation.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import MEAN, METRICS
+from cxrscale.evaluation.verdicts import scope_of
 from cxrscale.field_effect import FIELD_EFFECT, TOO_FEW, field_points
 from cxrscale.field_size import ALL_CHANNELS
 from cxrscale.figures import ActivationMaps
 from cxrscale.localisation import measure_maps, summarise
-from cxrscale.report.content import DASH, KEY, Cell, ReportSettings, Results, average, measure, number
+from cxrscale.report.content import DASH, KEY, Cell, ReportSettings, Results, average, measure, number, p_text
 from cxrscale.report.explaining import (
     LENGTHS,
     draw_activation,
@@ -27,7 +28,7 @@ from cxrscale.report.explaining import (
 )
 from cxrscale.report.page import draw_figures, picture, render_local, render_report, summary_lines, warnings_of
 from cxrscale.report.planted import agreement, expected_gain, planted_table
-from cxrscale.report.resolutions import Answer, answer, answer_cell, average_levels
+from cxrscale.report.resolutions import Answer, answer, answer_cell, difference_cell, pairs_table, scope_sentence
 from cxrscale.report.study import findings_table, images_table, protocol_table, store_table
 from cxrscale.stacking import STACKED, WEIGHTS
 
@@ -57,7 +58,8 @@ def make_results(
     learners = list(itertools.product(models, resolutions, folds, seeds))
     keys = pd.DataFrame(learners, columns=KEY)
     reference = max(resolutions)
-    levels, differences, sufficient, weights, stacked, metrics = [], [], [], [], [], []
+    levels, averages, differences, sufficient, weights, stacked, metrics = [], [], [], [], [], [], []
+    over = [len(folds), len(seeds), scope_of(len(seeds))]
     for model, finding in itertools.product(models, [*findings, *([MEAN] if len(findings) > 1 else [])]):
         known, gain = finding not in undefined, 0.2 if finding == "B" else 0.0
         reason = None if known else "no positive image"
@@ -65,17 +67,33 @@ def make_results(
             value = (0.8 - gain * (resolution < reference)) if known else NAN
             levels.append(
                 [
-                    model, finding, fold, seed, resolution, value, value - 0.1, value + 0.1, value - 0.2, value + 0.2,
-                    5 if known else 0, 7, reason,
+                    model, finding, fold, seed, resolution, value, value - 0.1, value + 0.1, value - 0.1, value + 0.1,
+                    value - 0.2, value + 0.2, 5 if known else 0, 7, reason,
                 ]
             )  # fmt: skip
-        for r, against in itertools.permutations(resolutions, 2) if known else ():
-            d = gain * ((r == reference) - (against == reference))
-            verdict = "equivalent" if d == 0 else "better" if d > 0 else "worse"
-            n = len(folds) * len(seeds)
-            differences.append([model, finding, r, against, d, d - 0.005, d + 0.005, verdict, n, None])
+        for r in resolutions:
+            value = (0.8 - gain * (r < reference)) if known else NAN
+            averages.append(
+                [
+                    model, finding, r, value, 0.05, 0.0, 40.0, value - 0.1, value + 0.1, value - 0.1, value + 0.1,
+                    *over, None if known else "AUROC is undefined in every fold",
+                ]
+            )  # fmt: skip
+        for r, against in itertools.combinations(resolutions, 2) if known else ():
+            d = -gain * (against == reference)
+            confirmatory = against == reference
+            kind = "confirmatory" if confirmatory else "exploratory"
+            verdict = ("equivalent" if d == 0 else "needs the reference") if confirmatory else None
+            p, ends = (1.0 if d == 0 else 0.0001), [d - 0.005, d + 0.005]
+            differences.append(
+                [
+                    model, finding, r, against, kind, d, 0.0025, 0.0, 40.0, *ends, d - 0.006, d + 0.006, p,
+                    p if confirmatory else None, 0.01, verdict, *over, None,
+                ]
+            )  # fmt: skip
         enough = reference if gain else min(resolutions)
-        found = [enough, 0.8 - gain, 0.8, None] if known else [None, None, None, "AUROC is undefined in every fold"]
+        nothing = [None, None, None, None, "AUROC is undefined in every fold"]
+        found = [enough, None, 0.8 - gain, 0.8, None] if known else nothing
         sufficient.append([model, finding, reference, *found])
     for model, finding, fold, seed in itertools.product(models, findings, folds, seeds):
         known = finding not in undefined
@@ -120,6 +138,7 @@ def make_results(
     return Results(
         learners=keys,
         levels=framed(LEVELS, levels),
+        averages=framed(AVERAGES, averages),
         differences=framed(DIFFERENCES, differences),
         sufficient=framed(SUFFICIENT, sufficient),
         weights=framed(WEIGHTS, weights),
@@ -265,38 +284,62 @@ def test_small_and_large_studies_work(study, tmp_path):
     lines = summary_lines(results, make_settings(), "results/tiny/report/report.html")
     assert 5 <= len(lines) <= 10
     assert lines[-1] == "Report: results/tiny/report/report.html"
-    assert ("one seed" in text) == ("seeds" not in study)
+    assert ("One seed: verdicts are about these learners" in text) == ("seeds" not in study)
     assert ("averaged over 4 folds and seeds" in text) == ("folds" in study)
 
 
 def test_answers_are_sorted_into_what_the_data_say():
     results, settings = make_results(models=("m",)), make_settings()
-    levels = average_levels(results)
-    assert answer(results, levels, settings, "m", "A") == Answer("A", "suffices", 32)
-    assert answer(results, levels, settings, "m", "B") == Answer("B", "needed", 64)
+    assert answer(results, settings, "m", "A") == Answer("A", "suffices", 32)
+    assert answer(results, settings, "m", "B") == Answer("B", "needed", 64)
     undecided = results.differences.assign(verdict="undecided")
     changed = dataclasses.replace(results, differences=undecided)
-    assert answer(changed, levels, settings, "m", "B").kind == "undecided"
-    at_chance = levels.assign(lower=0.5)
-    assert answer(results, at_chance, settings, "m", "A").kind == "chance"
+    assert answer(changed, settings, "m", "B").kind == "undecided"
+    at_chance = dataclasses.replace(results, averages=results.averages.assign(lower=0.5))
+    assert answer(at_chance, settings, "m", "A").kind == "chance"
     gone = make_results(models=("m",), undefined=("A",))
-    assert (
-        answer(gone, average_levels(gone), settings, "m", "A").reason
-        == "AUROC is undefined in every fold: no positive image"
-        == "AUROC is undefined in every fold: no positive image"
-    )
+    assert answer(gone, settings, "m", "A").reason == "AUROC is undefined in every fold: no positive image"
     single = make_results(models=("m",), resolutions=(64,))
-    assert answer(single, average_levels(single), settings, "m", "A").kind == "smallest"
+    assert answer(single, settings, "m", "A").kind == "smallest"
 
 
-def test_the_answer_names_resolutions_between_that_were_not_shown_to_suffice():
+def test_the_answer_names_resolutions_that_would_be_enough_but_for_one_between():
     results = make_results(models=("m",), resolutions=(16, 32, 64))
-    odd = (results.differences["resolution_px"] == 32) & (results.differences["against_px"] == 64)
-    changed = results.differences.assign(lower=results.differences["lower"].mask(odd, -0.3))
-    results = dataclasses.replace(results, differences=changed)
-    found = answer(results, average_levels(results), make_settings(), "m", "A")
-    assert (found.px, found.exceptions) == (16, (32,))
-    assert answer_cell(found, make_settings()).note == "but 32 px not shown to"
+    changed = results.sufficient.assign(sufficient_px=64, beyond_px="16")
+    results = dataclasses.replace(results, sufficient=changed)
+    found = answer(results, make_settings(), "m", "A")
+    assert (found.kind, found.px, found.beyond) == ("undecided", 64, (16,))
+    assert answer_cell(found, make_settings()).note.endswith("16 px would be enough alone, but not one between")
+
+
+def test_a_difference_shows_interval_corrected_p_and_verdict():
+    results = make_results(models=("m",))
+    cell = difference_cell(results, make_settings(), "m", "B", 32)
+    minus = "\N{MINUS SIGN}"
+    assert cell == Cell(f"{minus}0.200", f"{minus}0.205 to {minus}0.195; p < 0.001; needs the reference")
+    few = results.differences.assign(verdict=None, p_holm=NAN, reason="5 patients with the finding: no verdict")
+    cell = difference_cell(dataclasses.replace(results, differences=few), make_settings(), "m", "B", 32)
+    assert cell.note.endswith("; 5 patients with the finding: no verdict")
+    assert [p_text(p) for p in (0.0123, 0.0009, NAN)] == ["p = 0.012", "p < 0.001", "no p"]
+
+
+def test_exploratory_pairs_are_folded_away_marked_and_without_verdict(tmp_path):
+    results = make_results(models=("m",), resolutions=(16, 32, 64))
+    table = pairs_table(results, make_settings())
+    kinds = [row[3].text for row in table.cells]
+    assert kinds.count("exploratory") == 3
+    assert table.marked == {i for i, kind in enumerate(kinds) if kind == "exploratory"}
+    assert all(row[9].text == DASH for row, kind in zip(table.cells, kinds, strict=True) if kind == "exploratory")
+    page = Page(make_pages(results, make_settings(), tmp_path)[0])
+    assert {"details", "summary"} <= set(page.tags)
+    assert "16 minus 32 px" in page.text
+
+
+def test_the_scope_follows_the_seeds():
+    said = [scope_sentence(make_results(seeds=range(n))) for n in (1, 2, 3)]
+    assert "about these learners, not about resolution" in said[0]
+    assert "in between" in said[1]
+    assert "Verdicts are about resolution" in said[2]
 
 
 def test_the_answer_stands_in_summary_and_page(tmp_path):
@@ -307,7 +350,7 @@ def test_the_answer_stands_in_summary_and_page(tmp_path):
     assert sentence in text
     assert text.index("The answer") < text.index(sentence) < text.index("What it costs")
     assert "0.800" in text
-    assert "+0.200" in text  # reference minus lowest, B
+    assert "\N{MINUS SIGN}0.200" in text  # lowest minus reference, B
 
 
 def test_averages_are_of_defined_values_and_intervals_need_all_ends():
@@ -337,13 +380,13 @@ def test_warnings_name_what_weakens_the_numbers():
     for expected in (
         "m at 32 px, fold 0, seed 0: not converged",
         "fitted on validate",
-        "one seed",
+        "One seed: verdicts are about these learners",
         "A, fold 0: stacking weights are equal, not fitted (no positive image to fit on)",
         "1 images could not be used",
     ):
         assert expected in warned
-    several = " ".join(warnings_of(make_results(seeds=(0, 1)), make_settings()))
-    for absent in ("converged", "validate", "one seed", "stacking"):
+    several = " ".join(warnings_of(make_results(seeds=(0, 1, 2)), make_settings()))
+    for absent in ("converged", "validate", "seed", "stacking"):
         assert absent not in several
 
 
@@ -369,16 +412,16 @@ def test_planted_truth_is_held_against_the_findings(tmp_path):
         }
     )  # fmt: skip
     results = dataclasses.replace(make_results(findings=("A", "B", "C"), models=("m",)), planted=planted)
-    table = planted_table(results, average_levels(results), make_settings())
+    table = planted_table(results, make_settings())
     rows = {row[0].text: [c.text for c in row] for row in table.cells}
     assert rows["A"][5] == "no gain"
     assert rows["A"][7] == "as planted"
     assert rows["B"][3:6] == ["0.050", "40", "a gain"]  # 2 / 0.05
-    assert rows["B"][6:] == ["+0.200", "as planted"]
+    assert rows["B"][6:] == ["\N{MINUS SIGN}0.200", "as planted"]
     assert rows["C"][7] == "not as planted"  # 0.8 - 0.2 > 0.5
     assert "Against the planted truth" in make_pages(results, make_settings(), tmp_path)[0]
     chance = dataclasses.replace(results, levels=results.levels.assign(joint_lower=0.4, joint_upper=0.6))
-    table = planted_table(chance, average_levels(chance), make_settings())
+    table = planted_table(chance, make_settings())
     assert table.cells[2][7] == Cell("as planted", "all 2 joint 99% intervals hold 0.5")
 
 
@@ -391,11 +434,13 @@ def test_what_sampling_theory_expects():
 
 
 def test_nothing_learned_is_no_agreement():
-    gain = {"lower": -0.005, "upper": 0.005, "reason": None}
-    assert agreement("no gain", gain, 0.01, seen=True).text == "as planted"
-    assert agreement("no gain", gain, 0.01, seen=False).text == "undecided"
-    assert agreement("a gain", gain, 0.01, seen=True).text == "undecided"
-    assert agreement("no gain", gain | {"lower": 0.02, "upper": 0.1}, 0.01, seen=True).text == "not as planted"
+    same = {"lower": -0.005, "upper": 0.005, "reason": None}
+    assert agreement("no gain", same, 0.01, seen=True).text == "as planted"
+    assert agreement("no gain", same, 0.01, seen=False).text == "undecided"
+    assert agreement("a gain", same, 0.01, seen=True).text == "undecided"
+    assert agreement("a gain", same | {"upper": -0.001}, 0.01, seen=True).text == "as planted"
+    assert agreement("a gain", same | {"lower": 0.001}, 0.01, seen=True).text == "not as planted"
+    assert agreement("no gain", same | {"lower": -0.1, "upper": -0.02}, 0.01, seen=True).text == "not as planted"
 
 
 def test_images_out_of_the_store_do_not_count():

@@ -9,6 +9,7 @@ rule compare:
         layout.of_learners("predictions.parquet"),
     output:
         auroc=f"{layout.folder}/comparison/auroc.csv",
+        averages=f"{layout.folder}/comparison/averages.csv",
         differences=f"{layout.folder}/comparison/differences.csv",
         sufficient=f"{layout.folder}/comparison/sufficient.csv",
     log:
@@ -24,6 +25,7 @@ rule compare:
         settings={
             "reference_px": study.reference_px,
             "margin_auroc": study.comparison.margin_auroc,
+            "least_patients": study.comparison.least_patients,
             "native_at_least_px": study.comparison.native_at_least_px or 0,
             "joint_confidence": study.comparison.joint_confidence,
             **bootstrap,

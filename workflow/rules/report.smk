@@ -34,7 +34,7 @@ PROTOCOL = {
     # The paper's, and what was set; a setting at its default, added later, does not change the page.
     "training": tuple(dict.fromkeys((*PAPER, *study.training.of_learner("", 0)))),
     "evaluation": ("replicates", "confidence", "seed"),
-    "comparison": ("margin_auroc", "joint_confidence", "native_at_least_px"),
+    "comparison": ("margin_auroc", "joint_confidence", "least_patients", "native_at_least_px"),
     "stacking": ("tolerance", "max_steps"),
     "erf": ("images",),
     "cam": ("images_per_finding", "method", "localisation_images", "box_sizes"),
@@ -78,6 +78,7 @@ rule report:
         field_points=f"{layout.folder}/comparison/field_points.csv",
         field_effect=f"{layout.folder}/comparison/field_effect.csv",
         levels=f"{layout.folder}/comparison/auroc.csv",
+        averages=f"{layout.folder}/comparison/averages.csv",
         differences=f"{layout.folder}/comparison/differences.csv",
         sufficient=f"{layout.folder}/comparison/sufficient.csv",
         weights=f"{layout.folder}/stacking/weights.csv",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cxrscale import tables
 from cxrscale.evaluation.comparison import (
+    AVERAGES,
     DIFFERENCES,
     LEVELS,
     SUFFICIENT,
@@ -13,12 +14,11 @@ from cxrscale.evaluation.comparison import (
 from cxrscale.joblog import job
 
 with job(snakemake.log[0], __file__) as log:
-    settings = ComparisonSettings(**snakemake.params.settings)
-    levels, differences, sufficient = compare(
-        dict(zip(map(tuple, snakemake.params.learners), map(Path, snakemake.input), strict=True)), settings
-    )
-    tables.write(LEVELS, levels, snakemake.output.auroc)
-    tables.write(DIFFERENCES, differences, snakemake.output.differences)
-    tables.write(SUFFICIENT, sufficient, snakemake.output.sufficient)
-    for row in sufficient.itertuples():
+    settings = tables.settings_from(ComparisonSettings, snakemake.params.settings)
+    found = compare(dict(zip(map(tuple, snakemake.params.learners), map(Path, snakemake.input), strict=True)), settings)
+    tables.write(LEVELS, found.levels, snakemake.output.auroc)
+    tables.write(AVERAGES, found.averages, snakemake.output.averages)
+    tables.write(DIFFERENCES, found.differences, snakemake.output.differences)
+    tables.write(SUFFICIENT, found.sufficient, snakemake.output.sufficient)
+    for row in found.sufficient.itertuples():
         log.info("%s, %s: %s px suffice", row.model, row.finding, row.sufficient_px)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxrscale import atomic, tables
 from cxrscale.boxes import read_boxes
-from cxrscale.evaluation.comparison import DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluation.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
 from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS
 from cxrscale.field_size import FIELDS
@@ -57,6 +57,7 @@ with job(snakemake.log[0], __file__) as log:
     results = Results(
         learners=pd.DataFrame(keys, columns=KEY),
         levels=tables.read(LEVELS, inputs.levels),
+        averages=tables.read(AVERAGES, inputs.averages),
         differences=tables.read(DIFFERENCES, inputs.differences),
         sufficient=tables.read(SUFFICIENT, inputs.sufficient),
         weights=tables.read(WEIGHTS, inputs.weights),

@@ -48,8 +48,8 @@ class ReportSettings:
 class Results:
     """What the stages before wrote.
 
-    learners: one row a learner, KEY. levels, differences, sufficient: of the comparison; weights, stacked: of the
-    stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners, each row with KEY.
+    learners: one row a learner, KEY. levels, averages, differences, sufficient: of the comparison; weights, stacked: of
+    the stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners, each row with KEY.
     costs: cost.json of each learner, in the order of `learners`. field_points, field_effect: of compare_fields.
     field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one fold and seed.
     targets: fold -> targets. manifest: the base store's image_id and native size. stores: summary.csv of each
@@ -59,6 +59,7 @@ class Results:
 
     learners: pd.DataFrame
     levels: pd.DataFrame
+    averages: pd.DataFrame
     differences: pd.DataFrame
     sufficient: pd.DataFrame
     weights: pd.DataFrame
@@ -163,6 +164,13 @@ def average(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd
         row |= {v: defined[v].mean(skipna=False) if len(defined) else math.nan for v in values}
         rows.append(row | {"n": len(defined), "reason": joined_reasons(group["reason"])})
     return pd.DataFrame(rows, columns=[*by, *values, "n", "reason"])
+
+
+def p_text(p: Any) -> str:
+    """A p value as it is written: "p = 0.012", "p < 0.001"."""
+    if missing(p):
+        return "no p"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def averaged_over(results: Results, intervals: bool = True) -> str:

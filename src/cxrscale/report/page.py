@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from cxrscale import figures
+from cxrscale.evaluation.comparison import CONFIRMATORY
 from cxrscale.evaluation.metrics import MEAN
 from cxrscale.localisation import ALL_FINDINGS
 from cxrscale.report.combining import gains_sentence, stacking_table
@@ -40,7 +41,15 @@ from cxrscale.report.explaining import (
     network_fields,
 )
 from cxrscale.report.planted import planted_table
-from cxrscale.report.resolutions import answer_sentence, answer_table, answers_of, average_levels, precision_table
+from cxrscale.report.resolutions import (
+    answer_sentence,
+    answer_table,
+    answers_of,
+    difference_table,
+    pairs_table,
+    precision_table,
+    scope_sentence,
+)
 from cxrscale.report.study import (
     cost_table,
     findings_table,
@@ -63,13 +72,13 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
     for (finding, fold), rows in empty.groupby(["finding", "fold"], sort=False):
         found.append(f"{labels[str(finding)]}, fold {fold}: AUROC is undefined ({joined_reasons(rows['reason'])}).")
     no_interval = levels[levels["value"].notna() & levels["lower"].isna()]
-    for (finding, fold), _ in no_interval.groupby(["finding", "fold"], sort=False):
-        why = "most bootstrap replicates hold one class only"
-        found.append(f"{labels[str(finding)]}, fold {fold}: AUROC has no interval ({why}).")
+    for (finding, fold), rows in no_interval.groupby(["finding", "fold"], sort=False):
+        found.append(f"{labels[str(finding)]}, fold {fold}: AUROC has no interval ({joined_reasons(rows['reason'])}).")
     differences = results.differences[results.differences["finding"].isin(labels)]
-    for (model, finding), rows in differences[differences["lower"].isna()].groupby(["model", "finding"], sort=False):
-        reason = joined_reasons(rows["reason"]) or "no reason recorded"
-        found.append(f"{model}, {labels[str(finding)]}: differences have no interval ({reason}).")
+    for (finding, reason), rows in differences[differences["reason"].notna()].groupby(
+        ["finding", "reason"], sort=False
+    ):
+        found.append(f"{labels[str(finding)]}, {join(dict.fromkeys(rows['model']))}: differences: {reason}.")
     weights = results.weights[results.weights["finding"].isin(labels) & results.weights["reason"].notna()]
     for (finding, fold), rows in weights.groupby(["finding", "fold"], sort=False):
         why = joined_reasons(rows["reason"]) or ""
@@ -87,11 +96,8 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
             f"{row.model} at {row.resolution_px} px, fold {row.fold}, seed {row.seed}: not converged; its best epoch "
             f"({row.best_epoch} of {row.epochs}) lies in the last tenth of the budget."
         )
-    if len(set(results.learners["seed"])) == 1:
-        found.append(
-            "Every learner has one seed: verdicts are about these learners, not about resolution in general. "
-            "The intervals hold the chance of which patients were tested, not the chance of training."
-        )
+    if len(set(results.learners["seed"])) <= 2:
+        found.append(scope_sentence(results))
     if len(results.quarantine):
         found.append(f"{len(results.quarantine):,} images could not be used and are missing at every resolution.")
     if settings.native_at_least_px:
@@ -107,13 +113,12 @@ def draw_figures(results: Results, settings: ReportSettings) -> dict[str, Figure
     """The figures that hold no picture of a patient, by name."""
     labels = shown_findings(results, settings)
     single = {f: label for f, label in labels.items() if f != MEAN}
-    levels = average_levels(results)
-    lowest = {m: results.resolutions(m)[0] for m in results.models}
-    against = results.differences[results.differences["against_px"] == results.differences["model"].map(lowest)]
+    levels = results.averages
+    against = results.differences[results.differences["kind"] == CONFIRMATORY]
     weights = average(results.weights, ["ensemble", "finding", "model", "resolution_px"], ["weight"])
     drawn = {
         "auroc": figures.auroc_by_resolution(levels, labels, settings.confidence),
-        "differences": figures.differences_to_lowest(
+        "differences": figures.differences_to_reference(
             against, labels, results.models, settings.margin_auroc, settings.confidence
         ),
         "cost": figures.cost_against_auroc(cost_points(results, levels), settings.confidence),
@@ -140,10 +145,10 @@ CAPTIONS = {
     "that rises to the right says that the finding gains from resolution; a flat one, that the lowest is enough. "
     "Bars are {confidence} intervals of each value by itself: two that overlap may still differ, since both come from "
     "the same patients; the next figure answers that.{averaged}",
-    "differences": "AUROC minus that at the lowest resolution, paired on the same patients. A bar to the right of zero "
-    "is a gain of resolution; one within the grey band (± {margin}) says that resolution does not matter here; a bar "
-    "that reaches out of the band on both sides is undecided. Each interval holds by itself: among twenty, about one "
-    "misses by chance at 95%.{averaged}",
+    "differences": "AUROC minus that at the reference, paired on the same patients. A dot to the left of the grey band "
+    "(± {margin}) that is filled says that the finding needs the reference; a bar within the band, that the resolution "
+    "is as good; any other is undecided. Filled: the difference is shown after correction for all that were tested. "
+    "Each bar holds by itself.{averaged}",
     "cost": "Training time (logarithmic axis) against mean test AUROC. Up and to the left is better; a line that turns "
     "flat says where more pixels buy nothing.{averaged}",
     "weights": "Fitted weights of the learners in each ensemble; each row of a panel sums to 1. Weight on high "
@@ -170,7 +175,7 @@ CAPTIONS = {
 
 
 def caption(name: str, results: Results, settings: ReportSettings) -> str:
-    averaged = averaged_over(results)
+    averaged = averaged_over(results, intervals=False)
     first = results.learners.iloc[0]
     return CAPTIONS[name].format(
         confidence=f"{settings.confidence:.0%}",
@@ -183,7 +188,7 @@ def caption(name: str, results: Results, settings: ReportSettings) -> str:
 
 def summary_lines(results: Results, settings: ReportSettings, report_path: str) -> list[str]:
     """Five to ten plain lines for the terminal."""
-    answers = answers_of(results, average_levels(results), settings)
+    answers = answers_of(results, settings)
     levels = results.learners
     lines = [
         f"{settings.title} ({settings.study}): {len(levels)} learners, {len(results.models)} "
@@ -198,8 +203,7 @@ def summary_lines(results: Results, settings: ReportSettings, report_path: str) 
     if len(models) > most:
         lines.append(f"{len(models) - most} more models: see the report.")
     lines.append(gains_sentence(results, settings))
-    if len(set(levels["seed"])) == 1:
-        lines.append("One seed: this is about these learners, not about resolution in general.")
+    lines.append(scope_sentence(results))
     warned = len(warnings_of(results, settings))
     lines += [f"Warnings in the report: {warned}.", f"Report: {report_path}"]
     return lines
@@ -220,12 +224,13 @@ def picture(name: str, path: Path, results: Results, settings: ReportSettings) -
 
 def render_report(results: Results, settings: ReportSettings, figure_paths: Mapping[str, Path]) -> str:
     """The shareable page. figure_paths: name -> PNG; "cam" is left out unless the settings allow pictures."""
-    levels = average_levels(results)
     shown = {n: p for n, p in figure_paths.items() if n != "cam" or settings.patient_pictures}
     return environment().get_template("report.html.j2").render(
         settings=settings,
-        answers={m: answer_sentence(found, settings) for m, found in answers_of(results, levels, settings).items()},
-        answer_tables=[answer_table(results, levels, settings, m) for m in results.models],
+        answers={m: answer_sentence(found, settings) for m, found in answers_of(results, settings).items()},
+        answer_tables=[t(results, settings, m) for m in results.models for t in (answer_table, difference_table)],
+        pairs=pairs_table(results, settings),
+        scope=scope_sentence(results),
         gains=gains_sentence(results, settings),
         stacking=stacking_table(results, settings),
         cost=cost_table(results),
@@ -234,7 +239,7 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         field_effect=field_effect_sentences(results, settings),
         localisation=localisation_table(results, settings) if results.localisation is not None else None,
         precision=precision_table(results, settings),
-        planted=planted_table(results, levels, settings) if results.planted is not None else None,
+        planted=planted_table(results, settings) if results.planted is not None else None,
         activation=activation_table(results) if settings.patient_pictures else None,
         images=images_table(results, settings),
         stores=store_table(results),

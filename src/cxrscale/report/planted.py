@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from cxrscale.report.content import (
     DASH,
     Cell,
@@ -17,10 +15,10 @@ from cxrscale.report.content import (
     shown_findings,
     text_or,
 )
-from cxrscale.report.resolutions import gain_cell
+from cxrscale.report.resolutions import difference_cell, lowest_of
 
 
-def planted_table(results: Results, levels: pd.DataFrame, settings: ReportSettings) -> Table:
+def planted_table(results: Results, settings: ReportSettings) -> Table:
     """What was drawn against what was found."""
     assert results.planted is not None
     rows: list[list[Cell | str]] = []
@@ -33,24 +31,24 @@ def planted_table(results: Results, levels: pd.DataFrame, settings: ReportSettin
         for model in results.models:
             resolutions = results.resolutions(model)
             needed = 2 / wavelength if striped else None
-            gain = lookup(
+            lowest = lookup(
                 results.differences,
-                model=model, finding=finding, resolution_px=settings.reference_px, against_px=resolutions[0],
+                model=model, finding=finding, resolution_px=resolutions[0], against_px=settings.reference_px,
             )  # fmt: skip
             expected = expected_gain(pattern, needed, resolutions[0], settings.reference_px)
             row: list[Cell | str] = [finding, model, pattern]
             row += [number(wavelength) if striped else DASH, f"{needed:.0f}" if needed else DASH, expected]
-            row.append(gain_cell(results, settings, model, finding))
+            row.append(difference_cell(results, settings, model, finding, lowest_of(results, model)))
             if pattern == "none":
                 row.append(_chance(results, model, finding, settings))
             else:
-                low = lookup(levels, model=model, finding=finding, resolution_px=resolutions[0])
+                low = lookup(results.averages, model=model, finding=finding, resolution_px=resolutions[0])
                 seen = low is not None and not missing(low["lower"]) and low["lower"] > 0.5
-                row.append(agreement(expected, gain, settings.margin_auroc, seen))
+                row.append(agreement(expected, lowest, settings.margin_auroc, seen))
             rows.append(row)
     head = [
         "Finding", "Model", "Pattern", "Wavelength [of the width]", "Pixels needed", "Expected of resolution",
-        "AUROC at reference minus at lowest", "Found",
+        "AUROC at lowest minus at reference", "Found",
     ]  # fmt: skip
     caption = (
         "What was drawn and what was found. Stripes of wavelength w need more than 2 / w pixels across the picture; "
@@ -68,21 +66,21 @@ def expected_gain(pattern: str, needed: float | None, lowest: int, reference: in
     return "a gain" if needed < reference else "visible at neither"
 
 
-def agreement(expected: str, gain: Mapping[str, Any] | None, margin: float, seen: bool) -> Cell:
-    """Whether the difference from the lowest resolution to the reference agrees with what was expected.
+def agreement(expected: str, lowest: Mapping[str, Any] | None, margin: float, seen: bool) -> Cell:
+    """Whether the difference of the lowest resolution from the reference agrees with what was expected.
 
     seen: whether the AUROC at the lowest resolution is shown to be above 0.5; where nothing was learned, "no gain" is
     no agreement.
     """
-    if gain is None or missing(gain["lower"]):
-        return Cell(DASH, text_or(gain and gain["reason"], "no difference was computed"))
+    if lowest is None or missing(lowest["lower"]):
+        return Cell(DASH, text_or(lowest and lowest["reason"], "no difference was computed"))
     if expected == "a gain":
-        return Cell("as planted" if gain["lower"] > 0 else "not as planted" if gain["upper"] < 0 else "undecided")
-    if gain["lower"] > margin:
+        return Cell("as planted" if lowest["upper"] < 0 else "not as planted" if lowest["lower"] > 0 else "undecided")
+    if lowest["upper"] < -margin:
         return Cell("not as planted")
     if expected == "no gain" and not seen:
         return Cell("undecided", "AUROC at the lowest resolution is not shown to be above 0.5")
-    return Cell("as planted" if gain["upper"] < margin else "undecided")
+    return Cell("as planted" if lowest["lower"] > -margin else "undecided")
 
 
 def _chance(results: Results, model: str, finding: str, settings: ReportSettings) -> Cell:

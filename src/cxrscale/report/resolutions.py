@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from cxrscale.evaluation import verdicts
+from cxrscale.evaluation.comparison import CONFIRMATORY
 from cxrscale.evaluation.metrics import MEAN
 from cxrscale.report.content import (
     DASH,
@@ -19,6 +21,8 @@ from cxrscale.report.content import (
     lookup,
     measure,
     missing,
+    number,
+    p_text,
     shown_findings,
     text_or,
 )
@@ -30,54 +34,77 @@ class Answer:
 
     kind: "suffices" (a resolution below the reference does), "needed" (all smaller ones are worse), "undecided" (no
     smaller one was shown to be enough), "smallest" (there is no smaller one), "chance" (at the reference the AUROC is
-    not shown to be above 0.5, so the question has no answer) or "undefined". px: the smallest sufficient resolution.
+    not shown to be above 0.5, so the question has no answer) or "undefined" (no value, or no verdict, see reason). px:
+    the smallest sufficient resolution.
     """
 
     finding: str
     kind: str
     px: int | None = None
     reason: str = ""
-    exceptions: tuple[int, ...] = ()  # between px and the reference, not shown to suffice
+    beyond: tuple[int, ...] = ()  # smaller than px and by themselves enough, although one between is not shown to be
 
 
-def answer(results: Results, levels: pd.DataFrame, settings: ReportSettings, model: str, finding: str) -> Answer:
-    """Sort one finding of one model into what the data can and cannot say. levels: averaged."""
+def answer(results: Results, settings: ReportSettings, model: str, finding: str) -> Answer:
+    """Sort one finding of one model into what the data can and cannot say."""
     row = lookup(results.sufficient, model=model, finding=finding)
     if row is None or missing(row["sufficient_px"]):
         here = results.levels[(results.levels["model"] == model) & (results.levels["finding"] == finding)]
         reasons = [text_or(row and row["reason"], "it was not compared"), joined_reasons(here["reason"])]
         return Answer(finding, "undefined", reason=": ".join(filter(None, reasons)))
     px, reference = int(row["sufficient_px"]), settings.reference_px
-    top = lookup(levels, model=model, finding=finding, resolution_px=reference)
+    top = lookup(results.averages, model=model, finding=finding, resolution_px=reference)
     if top is None or missing(top["lower"]) or top["lower"] <= 0.5:
         return Answer(finding, "chance", px)
-    against = results.differences[
-        (results.differences["model"] == model)
-        & (results.differences["finding"] == finding)
-        & (results.differences["against_px"] == reference)
-    ]
-    smaller = against[against["resolution_px"] < reference]
+    beyond = () if missing(row["beyond_px"]) else tuple(int(r) for r in str(row["beyond_px"]).split(", "))
     if px < reference:
-        between = smaller[(smaller["resolution_px"] > px) & ~(smaller["lower"] > -settings.margin_auroc)]
-        return Answer(finding, "suffices", px, exceptions=tuple(sorted(int(r) for r in between["resolution_px"])))
+        return Answer(finding, "suffices", px, beyond=beyond)
+    smaller = _confirmatory(results, model, finding)
+    smaller = smaller[smaller["resolution_px"] < reference]
     if smaller.empty:
         return Answer(finding, "smallest", px)
-    return Answer(finding, "needed" if (smaller["verdict"] == "worse").all() else "undecided", px)
+    kind = "needed" if (smaller["verdict"] == verdicts.NEEDS).all() else "undecided"
+    return Answer(finding, kind, px, beyond=beyond)
+
+
+def _confirmatory(results: Results, model: str, finding: str) -> pd.DataFrame:
+    rows = results.differences
+    return rows[(rows["model"] == model) & (rows["finding"] == finding) & (rows["kind"] == CONFIRMATORY)]
+
+
+def scope_sentence(results: Results) -> str:
+    """What verdicts are about, by the number of seeds."""
+    n = len(set(results.learners["seed"]))
+    if n == 1:
+        return (
+            "One seed: verdicts are about these learners, not about resolution in general. The intervals hold the "
+            "chance of which patients were tested, not the chance of training."
+        )
+    if n == 2:
+        return (
+            "Two seeds: the chance of training is in the intervals, but known from a single repetition. Verdicts are "
+            "in between: more than about these learners, not yet about resolution; run three seeds or more."
+        )
+    return (
+        f"{n} seeds: the intervals hold the chance of which patients were tested and of training. Verdicts are about "
+        "resolution, for this model, data set and way of training."
+    )
 
 
 def answer_cell(found: Answer, settings: ReportSettings) -> Cell:
     reference = settings.reference_px
     if found.kind == "undefined":
-        return Cell(DASH, f"undefined: {found.reason}")
+        return Cell(DASH, found.reason)
     if found.kind == "chance":
         return Cell(f"{found.px} px, without meaning", f"AUROC at {reference} px is not shown to be above 0.5 (chance)")
     notes = {
-        "suffices": f"but {join(found.exceptions)} px not shown to" if found.exceptions else "",
+        "suffices": "",
         "needed": "the reference; every smaller one is worse",
         "undecided": "the reference; no smaller one was shown to be enough, nor all to be worse",
         "smallest": "the reference; no smaller one was tried",
     }
-    return Cell(f"{found.px} px", notes[found.kind])
+    beyond = f"{join(found.beyond)} px would be enough alone, but not one between" if found.beyond else ""
+    return Cell(f"{found.px} px", "; ".join(filter(None, (notes[found.kind], beyond))))
 
 
 def answer_sentence(answers: Sequence[Answer], settings: ReportSettings) -> str:
@@ -96,63 +123,104 @@ def answer_sentence(answers: Sequence[Answer], settings: ReportSettings) -> str:
         if names := [a.finding for a in answers if a.kind == kind]:
             parts.append(phrase.format(join(names)))
     if names := [f"{a.finding} ({a.reason})" for a in answers if a.kind == "undefined"]:
-        parts.append(f"undefined: {join(names)}")
+        parts.append(f"no answer for {join(names)}")
     return "; ".join(parts) + "."
 
 
-def answers_of(results: Results, levels: pd.DataFrame, settings: ReportSettings) -> dict[str, list[Answer]]:
+def answers_of(results: Results, settings: ReportSettings) -> dict[str, list[Answer]]:
     """model -> its answers, the mean of findings left out."""
     labels = [f for f in shown_findings(results, settings) if f != MEAN]
-    return {m: [answer(results, levels, settings, m, f) for f in labels] for m in results.models}
+    return {m: [answer(results, settings, m, f) for f in labels] for m in results.models}
 
 
-def average_levels(results: Results) -> pd.DataFrame:
-    return average(results.levels, ["model", "finding", "resolution_px"], ["value", "lower", "upper"])
-
-
-def answer_table(results: Results, levels: pd.DataFrame, settings: ReportSettings, model: str) -> Table:
+def answer_table(results: Results, settings: ReportSettings, model: str) -> Table:
+    """AUROC by resolution and the smallest that suffices."""
     labels, resolutions = shown_findings(results, settings), results.resolutions(model)
-    lowest, reference = resolutions[0], settings.reference_px
     rows = []
     for finding, label in labels.items():
         row: list[Cell | str] = [label]
         for resolution in resolutions:
-            level = lookup(levels, model=model, finding=finding, resolution_px=resolution)
+            level = lookup(results.averages, model=model, finding=finding, resolution_px=resolution)
             row.append(measure(level, "value", "lower", "upper") if level else Cell(DASH, "no finding has a value"))
-        row.append(answer_cell(answer(results, levels, settings, model, finding), settings))
-        row.append(gain_cell(results, settings, model, finding))
+        row.append(answer_cell(answer(results, settings, model, finding), settings))
         rows.append(row)
-    head = [
-        "Finding",
-        *(f"AUROC at {r} px" for r in resolutions),
-        "Smallest sufficient resolution",
-        f"AUROC at {reference} px minus at {lowest} px",
+    head = ["Finding", *(f"AUROC at {r} px" for r in resolutions), "Smallest sufficient resolution"]
+    how = averaged_over(results, intervals=False)
+    return Table(f"{model}: test AUROC with its {settings.confidence:.0%} interval{how}.", head, rows)
+
+
+def difference_table(results: Results, settings: ReportSettings, model: str) -> Table:
+    """What each resolution loses or gains against the reference."""
+    labels, reference = shown_findings(results, settings), settings.reference_px
+    others = [r for r in results.resolutions(model) if r != reference]
+    rows: list[list[Cell | str]] = [
+        [label, *(difference_cell(results, settings, model, finding, r) for r in others)]
+        for finding, label in labels.items()
     ]
-    pairs = len(results.learners[results.learners["model"] == model]) // len(resolutions)
-    how = (
-        "" if pairs == 1
-        else f" Means over {pairs} folds and seeds; the ends of the AUROC's intervals are averaged too (on the wide "
-        "side), those of differences come from the averaged bootstrap."
-    )  # fmt: skip
-    return Table(f"{model}: test AUROC with its {settings.confidence:.0%} interval.{how}", head, rows)
+    caption = (
+        f"{model}: test AUROC minus that at {reference} px, with its {settings.confidence:.0%} interval, p after "
+        "Holm's correction, and the verdict."
+    )
+    return Table(caption, ["Finding", *(f"{r} px minus {reference} px" for r in others)], rows)
 
 
-def gain_cell(results: Results, settings: ReportSettings, model: str, finding: str) -> Cell:
-    """Reference minus lowest."""
-    resolutions = results.resolutions(model)
-    if len(resolutions) == 1:
+def difference_cell(
+    results: Results, settings: ReportSettings, model: str, finding: str, resolution_px: int | None
+) -> Cell:
+    """A resolution minus the reference; None: there is none but the reference."""
+    if resolution_px is None:
         return Cell(DASH, "one resolution only")
-    if resolutions[0] == settings.reference_px:
+    if resolution_px == settings.reference_px:
         return Cell(DASH, "the reference is the lowest")
     row = lookup(
         results.differences,
-        model=model, finding=finding, resolution_px=settings.reference_px, against_px=resolutions[0],
+        model=model, finding=finding, resolution_px=resolution_px, against_px=settings.reference_px,
     )  # fmt: skip
     if row is None:
         summary = lookup(results.sufficient, model=model, finding=finding)
         return Cell(DASH, text_or(summary and summary["reason"], "no reason recorded"))
     cell = measure(row, "difference", "lower", "upper", signed=True)
-    return cell if missing(row["verdict"]) else Cell(cell.text, f"{cell.note}, {row['verdict']}")
+    if missing(row["lower"]):
+        return cell
+    said = text_or(row["verdict"], text_or(row["reason"], "no verdict"))
+    return Cell(cell.text, "; ".join([cell.note, *([] if missing(row["p_holm"]) else [p_text(row["p_holm"])]), said]))
+
+
+def lowest_of(results: Results, model: str) -> int | None:
+    """The lowest resolution of a model, None if there is one only."""
+    resolutions = results.resolutions(model)
+    return resolutions[0] if len(resolutions) > 1 else None
+
+
+def pairs_table(results: Results, settings: ReportSettings) -> Table:
+    """All pairs with what the other tables leave out, exploratory ones marked."""
+    labels = shown_findings(results, settings)
+    rows: list[list[Cell | str]] = []
+    marked = set()
+    for record in results.differences[results.differences["finding"].isin(labels)].to_dict("records"):
+        row = {str(name): value for name, value in record.items()}
+        if row["kind"] != CONFIRMATORY:
+            marked.add(len(rows))
+        boot = measure(row, "difference", "boot_lower", "boot_upper", signed=True)
+        rows.append(
+            [
+                str(row["model"]), labels[str(row["finding"])], f"{row['resolution_px']} minus {row['against_px']} px",
+                str(row["kind"]), measure(row, "difference", "lower", "upper", signed=True),
+                DASH if missing(row["boot_lower"]) else boot.note,
+                f"{number(row['se_patients'], 4)} / {number(row['se_seeds'], 4)}", number(row["df"], 0),
+                p_text(row["p"]), DASH if missing(row["p_holm"]) else p_text(row["p_holm"]),
+                f"{row['n_folds']} / {row['n_seeds']}", str(row["scope"]),
+            ]
+        )  # fmt: skip
+    head = [
+        "Model", "Finding", "Pair", "Kind", "Difference", "Bootstrap interval", "Standard error: patients / seeds",
+        "Degrees of freedom", "p", "p (Holm)", "Folds / seeds", "About",
+    ]  # fmt: skip
+    caption = (
+        "All pairs of resolutions. Exploratory ones (marked) are not corrected for how many there are and carry no "
+        "verdict. The bootstrap draws patients only: with several seeds it leaves out the chance of training."
+    )
+    return Table(caption, head, rows, frozenset(marked))
 
 
 def precision_table(results: Results, settings: ReportSettings) -> Table:
