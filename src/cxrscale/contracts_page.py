@@ -7,7 +7,7 @@ from cxrscale.evaluation.metrics import METRICS
 from cxrscale.findings import TARGETS
 from cxrscale.predictions import PREDICTIONS
 from cxrscale.receptive_field import FIELDS
-from cxrscale.stacking import STACKED, WEIGHTS
+from cxrscale.stacking import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
 from cxrscale.store.fidelity import PSNR, SUMMARY
 from cxrscale.store.shards import MANIFEST, QUARANTINE
 
@@ -27,7 +27,10 @@ TABLES = {
     "results/<study>/comparison/differences.csv": DIFFERENCES,
     "results/<study>/comparison/sufficient.csv": SUFFICIENT,
     "results/<study>/stacking/weights.csv": WEIGHTS,
+    "results/<study>/stacking/coefficients.csv": COEFFICIENTS,
     "results/<study>/stacking/stacked.csv": STACKED,
+    "results/<study>/stacking/gains.csv": GAINS,
+    "results/<study>/stacking/control.csv": CONTROL,
 }
 
 

@@ -14,13 +14,25 @@ from matplotlib.figure import Figure
 
 from cxrscale import figures
 from cxrscale.evaluation.metrics import MEAN
-from cxrscale.report.combining import gains_sentence, stacking_table
+from cxrscale.report.combining import (
+    calibration_sentence,
+    calibration_table,
+    control_sentences,
+    control_table,
+    controls_table,
+    doubt_sentence,
+    gains_sentence,
+    methods_table,
+    overall_table,
+    stacking_table,
+    weight_warnings,
+    weights_frame,
+)
 from cxrscale.report.content import (
     DASH,
     ReportSettings,
     Results,
     Table,
-    average,
     averaged_over,
     cost_frame,
     join,
@@ -60,10 +72,7 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
     for (model, finding), rows in differences[differences["lower"].isna()].groupby(["model", "finding"], sort=False):
         reason = joined_reasons(rows["reason"]) or "no reason recorded"
         found.append(f"{model}, {labels[str(finding)]}: differences have no interval ({reason}).")
-    weights = results.weights[results.weights["finding"].isin(labels) & results.weights["reason"].notna()]
-    for (finding, fold), rows in weights.groupby(["finding", "fold"], sort=False):
-        why = joined_reasons(rows["reason"]) or ""
-        found.append(f"{finding}, fold {fold}: stacking weights are equal, not fitted ({why}).")
+    found += weight_warnings(results, settings)
     for fold, targets in results.targets.items():
         if combine_split(targets) == "validate":
             found.append(
@@ -100,7 +109,7 @@ def draw_figures(results: Results, settings: ReportSettings) -> dict[str, Figure
     levels = average_levels(results)
     lowest = {m: results.resolutions(m)[0] for m in results.models}
     against = results.differences[results.differences["against_px"] == results.differences["model"].map(lowest)]
-    weights = average(results.weights, ["ensemble", "finding", "model", "resolution_px"], ["weight"])
+    weights = weights_frame(results)
     return {
         "auroc": figures.auroc_by_resolution(levels, labels, settings.confidence),
         "differences": figures.differences_to_lowest(
@@ -131,8 +140,9 @@ CAPTIONS = {
     "misses by chance at 95%.{averaged}",
     "cost": "Training time (logarithmic axis) against mean test AUROC. Up and to the left is better; a line that turns "
     "flat says where more pixels buy nothing.{averaged}",
-    "weights": "Fitted weights of the learners in each ensemble; each row of a panel sums to 1. Weight on high "
-    "resolutions says that the information lies in fine detail. Near-equal learners share weight by chance.{averaged}",
+    "weights": "Fitted weights of the learners in each ensemble, below them their {confidence} intervals over patients "
+    "of the split they are fitted on; each row of a panel sums to 1. Weight on high resolutions says that the "
+    "information lies in fine detail. * : learners so much alike that one could take the other's place.{averaged}",
     "erf": "Effective receptive fields: which input pixels the centre of the last feature map depends on, before "
     "training (above) and trained (below). The square root of the energy is drawn, scaled to its maximum in each "
     "panel; the dashed circle has the radius σ. A smaller σ as a fraction of the width says that the network "
@@ -204,6 +214,14 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         answer_tables=[answer_table(results, levels, settings, m) for m in results.models],
         gains=gains_sentence(results, settings),
         stacking=stacking_table(results, settings),
+        combined=overall_table(results, settings),
+        combining_methods=methods_table(results, settings),
+        control=control_table(results, settings),
+        controls=controls_table(results, settings),
+        control_sentences=control_sentences(results, settings),
+        calibration=calibration_table(results, settings),
+        calibration_sentence=calibration_sentence(results, settings),
+        doubts=doubt_sentence(results, settings),
         cost=cost_table(results),
         fields=fields_table(results),
         precision=precision_table(results, settings),

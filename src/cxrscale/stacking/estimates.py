@@ -1,0 +1,109 @@
+"""AUROCs of several scores for the same test patients, their averages and differences, and what chance allows.
+
+Patients are the unit. Scores of one fold share its patients, so that what each patient adds is averaged over findings
+and seeds before it is squared; folds have other patients and count as independent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import norm
+
+from cxrscale.evaluation.clustered import components, influence_covariance
+
+TOO_FEW = "fewer than two patients with the finding or without it: no interval"
+ALIKE = "the two rank alike on test: no p"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """value: float64 (score,), AUROCs. influence: float64 (patient, score), what each patient adds to the deviation.
+    replicates: float64 (score, replicate), the patient bootstrap; NaN or no columns where it was not asked for.
+    known: whether the variance is defined."""
+
+    value: np.ndarray
+    influence: np.ndarray
+    replicates: np.ndarray
+    known: bool = True
+
+
+def estimate(
+    scores: np.ndarray, target: np.ndarray, patient: np.ndarray, n_patients: int, replicates: np.ndarray | None = None
+) -> Estimate:
+    """AUROCs of scores (score, image); target: (image,), NaN where ignored, both classes present; patient: (image,)."""
+    counted = ~np.isnan(target)
+    found = components(scores[:, counted], target[counted], patient[counted], n_patients)
+    known = min(int(found.with_positive.sum()), int(found.with_negative.sum())) > 1
+    drawn = np.empty((len(scores), 0)) if replicates is None else replicates
+    return Estimate(found.auroc, found.influence, drawn, known)
+
+
+def average(parts: Sequence[Estimate]) -> Estimate:
+    """The mean over findings or seeds of estimates for the same patients."""
+    return Estimate(
+        np.mean([p.value for p in parts], axis=0),
+        np.mean([p.influence for p in parts], axis=0),
+        np.mean([p.replicates for p in parts], axis=0),
+        all(p.known for p in parts),
+    )
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A combination of AUROCs, averaged over folds. error: its standard error, NaN if undefined."""
+
+    value: float
+    error: float
+    reason: str | None
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        width = norm.ppf((1 + confidence) / 2) * self.error
+        return self.value - width, self.value + width
+
+    def level_interval(self, confidence: float) -> tuple[float, float]:
+        """Of an AUROC: symmetric in log odds, so that it stays within 0 and 1."""
+        if not 0 < self.value < 1:
+            return self.interval(confidence)
+        width = norm.ppf((1 + confidence) / 2) * self.error / (self.value * (1 - self.value))
+        return float(expit(logit(self.value) - width)), float(expit(logit(self.value) + width))
+
+    @property
+    def p(self) -> float:
+        """Two-sided; NaN where there is no error to divide by."""
+        return float(2 * norm.sf(abs(self.value) / self.error)) if self.error > 0 else float("nan")
+
+
+def contrast(folds: Sequence[Estimate], coefficients: np.ndarray) -> Contrast:
+    """The mean over folds of coefficients . AUROCs. coefficients: (score,)."""
+    variances = [float(coefficients @ influence_covariance(f.influence) @ coefficients) for f in folds]
+    known = all(f.known for f in folds)
+    error = float(np.sqrt(sum(max(v, 0.0) for v in variances)) / len(folds)) if known else float("nan")
+    if error < 1e-12:  # rounding of sums that cancel
+        error = 0.0
+    difference = abs(coefficients.sum()) < 1e-12
+    reason = TOO_FEW if not known else ALIKE if difference and error == 0 else None
+    return Contrast(
+        float(np.mean([coefficients @ f.value for f in folds])),
+        error,
+        reason,
+    )
+
+
+def replicates_of(folds: Sequence[Estimate], coefficients: np.ndarray) -> np.ndarray:
+    """The bootstrap of `contrast`, (replicate,). Scores with a coefficient of 0 need no replicates."""
+    used = np.flatnonzero(coefficients)
+    return np.asarray(np.mean([coefficients[used] @ f.replicates[used] for f in folds], axis=0))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values after Holm's correction (1979), which bounds the chance of any error among them; NaN stays and does not
+    count. p: (test,)."""
+    adjusted = np.full(len(p), np.nan)
+    order = [i for i in np.argsort(p, kind="stable") if not np.isnan(p[i])]
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p[i]))
+        adjusted[i] = largest
+    return adjusted
