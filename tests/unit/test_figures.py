@@ -162,7 +162,7 @@ def test_weights_stand_in_the_cells():
             "lower": NAN if f == "B" else w - 0.1,
             "upper": NAN if f == "B" else w + 0.1,
             "doubted": r == 64,
-        }  # fmt: skip
+        }
         for e in ("m", "(all learners)")
         for f in ("A", "B")
         for r, w in ((32, 0.25), (64, 0.75))

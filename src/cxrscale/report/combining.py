@@ -22,7 +22,7 @@ from cxrscale.report.content import (
     number,
     shown_findings,
 )
-from cxrscale.stacking import ALL, CHOSEN, PRIMARY
+from cxrscale.stacking import ALL, CHOSEN, PRIMARY, SEEDS
 
 #: method -> what the page calls it.
 METHODS = {
@@ -71,6 +71,11 @@ def ensemble_name(results: Results, ensemble: str) -> str:
     return f"the only resolution of {ensemble}" if k == 1 else f"the {k} resolutions of {ensemble}"
 
 
+def _counted(results: Results) -> str:
+    enough = len(set(results.learners["seed"])) >= SEEDS
+    return " and the spread over seeds" if enough else ""
+
+
 def overall_table(results: Results, settings: ReportSettings) -> Table:
     """A row an ensemble and method: AUROC averaged over findings, gains, log loss."""
     finding, name = _overall(results)
@@ -95,8 +100,9 @@ def overall_table(results: Results, settings: ReportSettings) -> Table:
                 )
     caption = (
         f"Test AUROC of ensembles, {name}, with {settings.confidence:.0%} intervals by the clustered variance"
-        f"{averaged_over(results, intervals=False)}. Each p is for this row alone. A low log loss (nats, test) says that "
-        "probabilities can be taken at their word; AUROC is blind to that."
+        f"{_counted(results)}{averaged_over(results, intervals=False)}. "
+        "Each p is for this row alone. A low log loss (nats, test) says that probabilities can be "
+        "taken at their word; AUROC is blind to that."
     )
     head = ["Ensemble of", "Way of combining", "AUROC", "Gain over best single", "Gain over mean", "Log loss"]
     return Table(caption, head, rows)
@@ -203,8 +209,8 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
         better, worse = (int((shown & (sign * findings["effect"] > 0)).sum()) for sign in (1, -1))
         cell = tested(row, "effect")
         sentences.append(
-            f"{model}: {k} resolutions together, against {k} seeds of the resolution that does best on validation: AUROC "
-            f"{cell.text} ({cell.note}), {name}, {verdict}; better for {better} and worse for {worse} of "
+            f"{model}: {k} resolutions together, against {k} seeds of the resolution that does best on validation: "
+            f"AUROC {cell.text} ({cell.note}), {name}, {verdict}; better for {better} and worse for {worse} of "
             f"{len(findings)} findings after Holm's correction."
         )
     return sentences
@@ -215,7 +221,8 @@ def control_table(results: Results, settings: ReportSettings) -> Table | None:
     known = results.control[results.control["effect"].notna()]
     labels = shown_findings(results, settings)
     rows: list[list[Cell | str]] = []
-    for row in known[(known["method"] == PRIMARY) & (known["control"] == CHOSEN)].to_dict("records"):
+    primary = known[(known["method"] == PRIMARY) & (known["control"] == CHOSEN)]
+    for row in ({str(k): v for k, v in r.items()} for r in primary.to_dict("records")):
         if row["finding"] in labels:
             chosen = "by finding" if missing(row["chosen_px"]) else f"{row['chosen_px']} px"
             rows.append(
@@ -230,9 +237,10 @@ def control_table(results: Results, settings: ReportSettings) -> Table | None:
     if not rows:
         return None
     caption = (
-        "The control: an ensemble over resolutions against one of equally many learners of one resolution, which differ "
-        "in their seed, both with softmax weights fitted on the same images. The control's resolution was chosen on "
-        f"validation. {settings.confidence:.0%} intervals count patients, not the chance of training."
+        "The control: an ensemble over resolutions against one of equally many learners of one resolution, which "
+        "differ in their seed, both with softmax weights fitted on the same images. The control's resolution was "
+        "chosen on validation, so that chance favours the control. "
+        f"{settings.confidence:.0%} intervals, which count patients and the chance of training."
     )
     head = ["Model", "Finding", "Over resolutions", "Control", "Effect of combining resolutions"]
     return Table(caption, head, rows)
@@ -280,8 +288,8 @@ def calibration_table(results: Results, settings: ReportSettings) -> Table:
         )
     caption = (
         "Calibration of the learners on the images that weights are fitted on, over findings, folds and seeds. Slope 1 "
-        f"and intercept 0 are calibrated; a slope below 1 is too sure, and those below {TOO_SURE} are marked. In a mean "
-        "of probabilities those who are sure decide, right or wrong: there it can lose to its best member."
+        f"and intercept 0 are calibrated; a slope below 1 is too sure, and those below {TOO_SURE} are marked. In a "
+        "mean of probabilities those who are sure decide, right or wrong: there it can lose to its best member."
     )
     return Table(
         caption, ["Model", "Resolution", "Log loss (mean)", "Slope (median)", "Intercept"], rows, frozenset(marked)
@@ -308,8 +316,9 @@ def calibration_sentence(results: Results, settings: ReportSettings) -> str | No
     if not parts:
         return None
     return (
-        f"Fitted weights on probabilities fall behind the best single learner, {name}, {join(parts)}. Where calibrating "
-        "the learners mends that, the cause is learners that are too sure or not sure enough, not what they see."
+        f"Fitted weights on probabilities fall behind the best single learner, {name}, {join(parts)}. Where "
+        "calibrating the learners mends that, the cause is learners that are too sure or not sure enough, not what "
+        "they see."
     )
 
 
@@ -331,9 +340,9 @@ def doubt_sentence(results: Results, settings: ReportSettings) -> str:
     )
     most = int((held["doubted"].sum() > 0.5).sum())
     return (
-        f"For {most} of {held.ngroups} ensembles and findings, more than half of the weight lies on learners that are too "
-        "much alike (*): each could be left out and another take its place at no visible loss, so that such a weight says "
-        "little about its resolution."
+        f"For {most} of {held.ngroups} ensembles and findings, more than half of the weight lies on learners that are "
+        "too much alike (*): each could be left out and another take its place at no visible loss, so that such a "
+        "weight says little about its resolution."
     )
 
 

@@ -49,11 +49,11 @@ class Results:
     """What the stages before wrote.
 
     learners: one row a learner, KEY. levels, differences, sufficient: of the comparison; weights, stacked, gains,
-    control: of the stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners, each row with KEY.
-    costs: cost.json of each learner, in the order of `learners`. field_maps: (model, resolution_px) -> state -> map,
-    averaged over folds and seeds. activation: one fold and seed. targets: fold -> targets. manifest: the base store's
-    image_id and native size. stores: summary.csv of each resolution, ascending. planted, boxes: of a synthetic data
-    set, else None.
+    control: of the stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners, each row
+    with KEY. costs: cost.json of each learner, in the order of `learners`. field_maps: (model, resolution_px) -> state
+    -> map, averaged over folds and seeds. activation: one fold and seed. targets: fold -> targets. manifest: the base
+    store's image_id and native size. stores: summary.csv of each resolution, ascending. planted, boxes: of a synthetic
+    data set, else None.
     """
 
     learners: pd.DataFrame

@@ -8,6 +8,8 @@ ALL = "(all learners)"
 CHOSEN = "(chosen)"
 #: The declared method, the paper's: only its tests are corrected for the number of findings; others are exploratory.
 PRIMARY = "softmax"
+#: Seeds from which on the chance of training is part of the gains' intervals; with fewer they are about these learners.
+SEEDS = 3
 
 _METHODS = (
     "best_single (by validation), mean (of probabilities), softmax (the paper's), softmax_calibrated, convex_logits, "
@@ -25,7 +27,7 @@ _LEARNER = (
 )
 _UNDEFINED = "undefined, see reason"
 _TEST = (
-    Column("p", "float64", "two-sided, from the clustered variance", null=_UNDEFINED),
+    Column("p", "float64", "two-sided, from the variance that the interval comes from", null=_UNDEFINED),
     Column("p_holm", "float64", "p after Holm's correction over findings", null="exploratory, the mean, or p is empty"),
 )
 _REASON = Column("reason", "text", "why a value is empty", null="nothing is empty")
@@ -86,7 +88,8 @@ STACKED = Table(
 
 GAINS = Table(
     name="gains",
-    row="a way of combining against another for a finding, averaged over folds and seeds",
+    row=f"a way of combining against another for a finding, averaged over folds and seeds; from {SEEDS} seeds on, "
+    "intervals and p count the chance of training beside patients",
     columns=(
         _SET[0],
         STACKED.columns[3],
@@ -123,7 +126,7 @@ CONTROL = Table(
         Column("auroc_resolutions", "float64", "test AUROC of the ensemble over resolutions", null=_UNDEFINED),
         Column("auroc_control", "float64", "test AUROC of the control", null=_UNDEFINED),
         Column("effect", "float64", "auroc_resolutions minus auroc_control", null=_UNDEFINED),
-        Column("lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("lower", "float64", "lower end of its interval, over patients and training", null=_UNDEFINED),
         Column("upper", "float64", "upper end of its interval", null=_UNDEFINED),
         *_TEST,
         Column("n_folds", "int32", "folds that were averaged"),

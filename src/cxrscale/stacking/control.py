@@ -17,7 +17,7 @@ from cxrscale.evaluation.auroc import auroc
 from cxrscale.evaluation.metrics import MEAN
 from cxrscale.stacking import CHOSEN
 from cxrscale.stacking.ensembles import FoldScores, StackingSettings, correct
-from cxrscale.stacking.estimates import Estimate, average, contrast, estimate
+from cxrscale.stacking.estimates import Estimate, Training, average, contrast, estimate, training_variance
 from cxrscale.stacking.methods import METHODS, fit
 
 Learner = tuple[str, int, int]
@@ -38,11 +38,13 @@ def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -
 @dataclass
 class Controlled:
     """model -> its resolutions, seeds and why there is no control; estimates: (model, finding) -> fold -> of the
-    methods of the ensembles over resolutions, of each control, and of the chosen one; chosen: (model, finding, method)
+    methods of the ensembles over resolutions, of each control, and of the chosen one; singles: the same of the learners
+    themselves, by resolution and then seed; chosen: (model, finding, method)
     -> the resolutions that validate chose, by fold."""
 
     models: dict[str, tuple[list[int], list[int], str | None]] = field(default_factory=dict)
     estimates: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
+    singles: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
     chosen: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
@@ -69,13 +71,19 @@ def control_fold(scores: FoldScores, settings: StackingSettings, result: Control
         if reason is not None:
             continue
         groups = ensembles_of(model, resolutions, seeds)
-        defined = []
+        alone = scores.members([(model, r, s) for r in resolutions for s in seeds])
+        defined, singles = [], []
         for k, finding in enumerate(scores.test.findings):
             if scores.reason(k) is None:
                 found = _estimate(model, finding, k, groups, scores, settings, result)
                 result.estimates.setdefault((model, finding), {})[scores.fold] = found
                 defined.append(found)
+                patient = scores.test.patient
+                logits, target = scores.test.logits[alone, :, k], scores.test.target[:, k]
+                singles.append(estimate(logits, target, patient, int(patient.max()) + 1))
+                result.singles.setdefault((model, finding), {})[scores.fold] = singles[-1]
         if defined:
+            result.singles.setdefault((model, MEAN), {})[scores.fold] = average(singles)
             result.estimates.setdefault((model, MEAN), {})[scores.fold] = average(defined)
 
 
@@ -118,6 +126,14 @@ def _estimate(
     )
 
 
+def _training(singles: Estimate, k: int, n_seeds: int) -> Training:
+    """Of the effect in one fold; see above. singles: of k * n_seeds learners."""
+    values = singles.value.reshape(k, n_seeds)
+    influences = singles.influence.reshape(-1, k, n_seeds)
+    between = np.mean([training_variance(values[r], influences[:, r]) for r in range(k)])
+    return Training(float(between) * (1 - 1 / k) / n_seeds, k * (n_seeds - 1))
+
+
 def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[str, object]]:
     """Rows of CONTROL."""
     rows: list[dict[str, object]] = []
@@ -125,6 +141,8 @@ def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[st
         findings = [*result.findings, *([MEAN] if len(result.findings) > 1 else [])]
         for finding in findings:
             folds = list(result.estimates.get((model, finding), {}).values())
+            singles = result.singles.get((model, finding), {}).values()
+            training = [_training(alone, len(resolutions), len(seeds)) for alone in singles]
             for m, method in enumerate(METHODS):
                 for c, control in enumerate([CHOSEN, *map(str, resolutions)] if reason is None else [CHOSEN]):
                     row: dict[str, object] = {
@@ -139,7 +157,7 @@ def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[st
                         row["chosen_px"] = ", ".join(map(str, result.chosen[model, finding, method]))
                     one = np.eye(len(folds[0].value))
                     ours, theirs = one[m], one[(c or len(resolutions) + 1) * len(METHODS) + m]
-                    effect = contrast(folds, ours - theirs)
+                    effect = contrast(folds, ours - theirs, training)
                     row |= {
                         "auroc_resolutions": contrast(folds, ours).value,
                         "auroc_control": contrast(folds, theirs).value,

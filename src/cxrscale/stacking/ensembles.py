@@ -14,8 +14,17 @@ from cxrscale.evaluation.auroc import weighted_auroc
 from cxrscale.evaluation.bootstrap import interval, patient_weights, replicate
 from cxrscale.evaluation.metrics import MEAN, reason_undefined
 from cxrscale.predictions import Scores
-from cxrscale.stacking import ALL, PRIMARY
-from cxrscale.stacking.estimates import Estimate, average, contrast, estimate, holm, replicates_of
+from cxrscale.stacking import ALL, PRIMARY, SEEDS
+from cxrscale.stacking.estimates import (
+    Estimate,
+    Training,
+    average,
+    contrast,
+    estimate,
+    holm,
+    replicates_of,
+    training_variance,
+)
 from cxrscale.stacking.methods import METHODS, Combiner, Fitted, best_single, fit, stand_ins
 from cxrscale.stacking.simplex import MIXTURE, likelihoods, simplex_weights
 
@@ -232,7 +241,10 @@ def gain_rows(result: Stacked, settings: StackingSettings) -> list[dict[str, obj
                 rows.append(row)
                 if not folds:
                     continue
-                level, gain = contrast(folds, one[method]), contrast(folds, one[method] - one[against])
+                level, gain = (
+                    contrast(folds, c, training_of(list(by_fold.values()), c))
+                    for c in (one[method], one[method] - one[against])
+                )
                 row |= {"auroc": level.value, "gain": gain.value, "p": gain.p, "reason": gain.reason}
                 row["auroc_lower"], row["auroc_upper"] = level.level_interval(settings.confidence)
                 row["lower"], row["upper"] = gain.interval(settings.confidence)
@@ -242,6 +254,23 @@ def gain_rows(result: Stacked, settings: StackingSettings) -> list[dict[str, obj
                 row["sd_seeds"] = _spread_over_seeds(list(by_fold.values()), one[method] - one[against])
     correct(rows, ["ensemble", "against"])
     return rows
+
+
+def training_of(folds: Sequence[Sequence[Estimate]], coefficients: np.ndarray) -> list[Training]:
+    """What the chance of training adds to each fold's mean over seeds; nothing with fewer than SEEDS in some fold."""
+    if min(len(seeds) for seeds in folds) < SEEDS:
+        return []
+    return [
+        Training(
+            training_variance(
+                np.array([coefficients @ s.value for s in seeds]),
+                np.stack([s.influence @ coefficients for s in seeds], axis=1),
+            )
+            / len(seeds),
+            len(seeds) - 1,
+        )
+        for seeds in folds
+    ]
 
 
 def correct(rows: Sequence[dict[str, object]], family: Sequence[str]) -> None:

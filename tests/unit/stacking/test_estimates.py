@@ -7,7 +7,18 @@ import pytest
 
 from cxrscale.evaluation.auroc import auroc, weighted_auroc
 from cxrscale.evaluation.bootstrap import replicate
-from cxrscale.stacking.estimates import ALIKE, TOO_FEW, Contrast, average, contrast, estimate, holm, replicates_of
+from cxrscale.stacking.estimates import (
+    ALIKE,
+    TOO_FEW,
+    Contrast,
+    Training,
+    average,
+    contrast,
+    estimate,
+    holm,
+    replicates_of,
+    training_variance,
+)
 
 PATIENT = np.arange(900) // 3
 
@@ -69,3 +80,35 @@ def test_holm_by_hand():
     assert found == pytest.approx([0.04, np.nan, 0.09, 0.09, 0.9], nan_ok=True)
     assert holm(np.array([0.6, 0.7])) == pytest.approx([1, 1])
     assert len(holm(np.array([]))) == 0
+
+
+def test_the_variance_of_training_is_what_patients_do_not_explain():
+    # Learners of one strength: their AUROCs differ by their own errors on the test images alone.
+    rng = np.random.default_rng(5)
+    found = {0.0: [], 0.15: []}
+    for luck, variances in found.items():
+        for _ in range(60):
+            target = (np.arange(900) % 3 == 0).astype(float)
+            strength = 1 + luck * rng.normal(size=(4, 1))
+            scores = strength * target + 0.5 * rng.normal(size=300)[PATIENT] + rng.normal(size=(4, 900))
+            one = estimate(scores, target, PATIENT, 300)
+            variances.append(training_variance(one.value, one.influence))
+    # Slope of AUROC = Phi(d) in the strength, d = strength / sqrt(2 * 1.25): phi(d) / sqrt(2.5) = 0.207.
+    assert np.mean(found[0.15]) == pytest.approx((0.15 * 0.207) ** 2, rel=0.35)
+    assert np.mean(found[0.0]) < 0.1 * np.mean(found[0.15])
+
+
+def test_the_chance_of_training_widens_an_interval_by_its_degrees_of_freedom():
+    (scores,), (target,) = drawn(4)
+    fold = estimate(scores, target, PATIENT, 300)
+    against = np.array([1.0, -1.0])
+    alone = contrast([fold], against)
+    assert alone.freedom == float("inf")
+    same = alone.error**2
+    both = contrast([fold], against, [Training(same, 3)])
+    assert both.error == pytest.approx(2**0.5 * alone.error)
+    assert both.freedom == pytest.approx(4 * 3)  # (1 + 1)^2 / (1^2 / 3)
+    assert both.interval(0.95)[1] - both.value == pytest.approx(2.178813 * both.error)  # t table, 12
+    two = contrast([fold, fold], against, [Training(same, 3)] * 2)
+    assert two.error == pytest.approx(both.error / 2**0.5)
+    assert two.freedom == pytest.approx(24)
