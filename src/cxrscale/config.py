@@ -243,8 +243,8 @@ class Comparison(Section):
 
 
 class Stacking(Section):
-    tolerance: Annotated[float, Field(gt=0)] = 1e-10
-    max_steps: Count = 20_000
+    tolerance: Annotated[float, Field(gt=0)] = 1e-8
+    weight_replicates: Annotated[int, Field(ge=100)] = 200
 
 
 class Erf(Section):

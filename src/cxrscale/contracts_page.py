@@ -10,7 +10,7 @@ from cxrscale.field_size import FIELDS
 from cxrscale.findings import TARGETS
 from cxrscale.localisation import LOCALISATION
 from cxrscale.predictions import PREDICTIONS
-from cxrscale.stacking import STACKED, WEIGHTS
+from cxrscale.stacking import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
 from cxrscale.store.fidelity import PSNR, SUMMARY
 from cxrscale.store.shards import MANIFEST, QUARANTINE
 
@@ -35,7 +35,10 @@ TABLES = {
     "results/<study>/comparison/field_points.csv": FIELD_POINTS,
     "results/<study>/comparison/field_effect.csv": FIELD_EFFECT,
     "results/<study>/stacking/weights.csv": WEIGHTS,
+    "results/<study>/stacking/coefficients.csv": COEFFICIENTS,
     "results/<study>/stacking/stacked.csv": STACKED,
+    "results/<study>/stacking/gains.csv": GAINS,
+    "results/<study>/stacking/control.csv": CONTROL,
 }
 
 

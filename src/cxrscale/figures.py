@@ -348,29 +348,38 @@ def _overlay(map_: np.ndarray) -> np.ndarray:
 
 
 def scale_weights(weights: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """Weights of the learners, a panel an ensemble, a row a finding, a column a learner, the number in each cell.
+    """Weights of the learners, a panel an ensemble, a row a finding, a column a learner: the number and its interval in
+    each cell, a star where it says little.
 
-    weights: a row an (ensemble, finding, model, resolution_px) with weight, averaged over folds and seeds.
+    weights: a row an (ensemble, finding, model, resolution_px) with weight, lower, upper (NaN where not fitted) and
+    doubted (bool), averaged over folds and seeds.
     """
     ensembles = list(dict.fromkeys(weights["ensemble"]))
-    most = max([len(_learners_of(weights, e)) for e in ensembles], default=1)
-    panel = 1.1 + 0.3 * len(labels)
-    figure = Figure(figsize=(2.6 + 0.85 * max(most, 3), max(2.2, panel * len(ensembles))), layout="constrained")
+    learners = {e: _learners_of(weights, e) for e in ensembles}
+    most = max(map(len, learners.values()), default=1)
+    panel = 1.1 + 0.42 * len(labels)
+    figure = Figure(figsize=(2.6 + 0.95 * max(most, 3), max(2.2, panel * len(ensembles))), layout="constrained")
     axes = figure.subplots(max(len(ensembles), 1), 1, squeeze=False)[:, 0]
     if not ensembles:
         _say(axes[0], "no ensemble")
     for axis, ensemble in zip(axes, ensembles, strict=False):
         here = weights[weights["ensemble"] == ensemble]
-        learners = _learners_of(weights, ensemble)
-        cells = here.set_index(["finding", "model", "resolution_px"])["weight"]
-        values = np.array([[cells.get((f, *learner), np.nan) for learner in learners] for f in labels])
+        columns = {learner: x for x, learner in enumerate(learners[ensemble])}
+        rows = {finding: y for y, finding in enumerate(labels)}
+        values = np.full((len(rows), len(columns)), np.nan)
+        for cell in here[here["finding"].isin(rows)].itertuples():
+            y, x = rows[cell.finding], columns[cell.model, int(cell.resolution_px)]
+            values[y, x] = cell.weight
+            shade = "black" if cell.weight > 0.55 else "white"
+            middle = {"ha": "center", "color": shade}
+            star = "*" if cell.doubted else ""
+            axis.text(x, y - 0.02, f"{cell.weight:.2f}{star}", va="bottom", fontsize=8, **middle)
+            interval = "no interval" if np.isnan(cell.lower) else f"{cell.lower:.2f} to {cell.upper:.2f}"
+            axis.text(x, y + 0.08, interval, va="top", fontsize=6, **middle)
         axis.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-        for y, x in np.argwhere(~np.isnan(values)):
-            shade = "black" if values[y, x] > 0.55 else "white"
-            axis.text(x, y, f"{values[y, x]:.2f}", ha="center", va="center", fontsize=8, color=shade)
-        several = len({model for model, _ in learners}) > 1
-        names = [f"{plain(model)}\n{r} px" if several else f"{r} px" for model, r in learners]
-        axis.set_xticks(range(len(learners)), names, fontsize=8)
+        several = len({model for model, _ in columns}) > 1
+        names = [f"{plain(model)}\n{r} px" if several else f"{r} px" for model, r in columns]
+        axis.set_xticks(range(len(columns)), names, fontsize=8)
         axis.set_yticks(range(len(labels)), [plain(label) for label in labels.values()], fontsize=8)
         axis.set_title(plain(ensemble), fontsize=10)
     return figure

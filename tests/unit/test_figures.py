@@ -176,7 +176,16 @@ def test_overlay_is_bilinear_orange_for_and_blue_against():
 
 def test_weights_stand_in_the_cells():
     rows = [
-        {"ensemble": e, "finding": f, "model": "m", "resolution_px": r, "weight": w}
+        {
+            "ensemble": e,
+            "finding": f,
+            "model": "m",
+            "resolution_px": r,
+            "weight": w,
+            "lower": NAN if f == "B" else w - 0.1,
+            "upper": NAN if f == "B" else w + 0.1,
+            "doubted": r == 64,
+        }
         for e in ("m", "(all learners)")
         for f in ("A", "B")
         for r, w in ((32, 0.25), (64, 0.75))
@@ -184,7 +193,9 @@ def test_weights_stand_in_the_cells():
     figure = figures.scale_weights(pd.DataFrame(rows), {"A": "A", "B": "B"})
     assert len(figure.axes) == 2
     assert texts(figure).count("0.25") == 4
-    assert texts(figure).count("0.75") == 4
+    assert texts(figure).count("0.75*") == 4
+    assert texts(figure).count("0.15 to 0.35") == 2
+    assert texts(figure).count("no interval") == 4
 
 
 def test_cost_is_logarithmic_and_leaves_out_what_is_undefined():

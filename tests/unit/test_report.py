@@ -30,7 +30,7 @@ from cxrscale.report.page import draw_figures, picture, render_local, render_rep
 from cxrscale.report.planted import agreement, expected_gain, planted_table
 from cxrscale.report.resolutions import Answer, answer, answer_cell, difference_cell, pairs_table, scope_sentence
 from cxrscale.report.study import findings_table, images_table, protocol_table, store_table
-from cxrscale.stacking import STACKED, WEIGHTS
+from cxrscale.stacking import CHOSEN, CONTROL, GAINS, PRIMARY, STACKED, WEIGHTS
 
 NAN = float("nan")
 IMAGE_ID = "0a1b2c-patient-image"
@@ -58,7 +58,8 @@ def make_results(
     learners = list(itertools.product(models, resolutions, folds, seeds))
     keys = pd.DataFrame(learners, columns=KEY)
     reference = max(resolutions)
-    levels, averages, differences, sufficient, weights, stacked, metrics = [], [], [], [], [], [], []
+    levels, averages, differences, sufficient, metrics = [], [], [], [], []
+    weights, stacked, gains, control = [], [], [], []
     over = [len(folds), len(seeds), scope_of(len(seeds))]
     for model, finding in itertools.product(models, [*findings, *([MEAN] if len(findings) > 1 else [])]):
         known, gain = finding not in undefined, 0.2 if finding == "B" else 0.0
@@ -98,13 +99,36 @@ def make_results(
     for model, finding, fold, seed in itertools.product(models, findings, folds, seeds):
         known = finding not in undefined
         reason = None if known else "no positive image"
+        where = {"ensemble": model, "fold": fold, "seed": seed, "finding": finding}
         for r in resolutions:
-            weights.append([model, fold, seed, finding, model, r, 1 / len(resolutions), None])
-        for method in ("best_single", "mean", "softmax"):
-            values = [0.7, 0.6, 0.8, 0.03, 0.01, 0.05] if known else [NAN] * 6
-            stacked.append(
-                [model, fold, seed, finding, method, *values, "m-64" if method == "best_single" else None, reason]
+            share = 1 / len(resolutions)
+            weights.append(
+                where
+                | {
+                    "model": model,
+                    "resolution_px": r,
+                    "weight": share,
+                    "lower": share / 2,
+                    "upper": share,
+                    "slope": 0.9,
+                }
             )
+        for method in ("best_single", "mean", PRIMARY):
+            single = "m-64" if method == "best_single" else None
+            stacked.append(where | {"method": method, "log_loss": 0.3, "learner": single, "reason": reason})
+    for model, finding in itertools.product(models, [*findings, *([MEAN] if len(findings) > 1 else [])]):
+        known = finding not in undefined
+        found = {"auroc": 0.7, "auroc_lower": 0.6, "auroc_upper": 0.8, "gain": 0.03, "lower": 0.01, "upper": 0.05}
+        found |= {"p": 0.01, "p_holm": None if finding == MEAN else 0.02}
+        row = (found if known else {}) | {"finding": finding, "reason": None if known else "no positive image"}
+        for method, against in itertools.permutations(("best_single", "mean", PRIMARY), 2):
+            if against != PRIMARY:
+                pair = {"ensemble": model, "method": method, "against": against, "n_learners": len(resolutions)}
+                gains.append(row | pair)
+        control.append(
+            {"model": model, "finding": finding, "method": PRIMARY, "control": CHOSEN, "n_learners": len(resolutions)}
+            | {"n_seeds": len(seeds), "reason": "2 learners of one resolution need 2 seeds, there is 1"}
+        )
     for finding in findings:
         known = finding not in undefined
         values = [0.5, 0.4, 0.6] if known else [NAN] * 3
@@ -143,6 +167,8 @@ def make_results(
         sufficient=framed(SUFFICIENT, sufficient),
         weights=framed(WEIGHTS, weights),
         stacked=framed(STACKED, stacked),
+        gains=framed(GAINS, gains),
+        control=framed(CONTROL, control),
         metrics=of_learners(framed(METRICS, metrics)),
         history=of_learners(curve),
         fields=of_learners(sizes),

@@ -185,7 +185,7 @@ def test_label_policy_touches_no_image(study: Path) -> None:
 
 
 def test_code_of_training_retrains_and_code_of_stacking_does_not(study: Path, edit: Edit) -> None:
-    edit("src/cxrscale/stacking.py", "np.clip(likelihood, 1e-12, None)", "np.clip(likelihood, 1e-13, None)")
+    edit("src/cxrscale/stacking/simplex.py", "LEAST = 1e-12", "LEAST = 1e-13")
     assert planned(study) == {"stack": 1, "report": 1}
     edit("src/cxrscale/checkpoint.py", 'SUPERSEDED = "superseded"', 'SUPERSEDED = "replaced"')
     jobs = planned(study)

@@ -41,8 +41,10 @@ rule stack:
         predictions=layout.of_learners("predictions.parquet"),
         targets=[layout.targets(fold) for fold in study.split.use_folds],
     output:
-        weights=f"{layout.folder}/stacking/weights.csv",
-        stacked=f"{layout.folder}/stacking/stacked.csv",
+        **{
+            name: f"{layout.folder}/stacking/{name}.csv"
+            for name in ("weights", "coefficients", "stacked", "gains", "control")
+        },
     log:
         f"{logs}/stack.log",
     conda:
@@ -53,9 +55,9 @@ rule stack:
     params:
         code=code("stack.py"),
         learners=learner_keys,
+        folds=study.split.use_folds,
         settings={
-            "tolerance": study.stacking.tolerance,
-            "max_steps": study.stacking.max_steps,
+            **study.stacking.model_dump(),
             **bootstrap,
         },
     message:

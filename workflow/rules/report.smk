@@ -35,7 +35,7 @@ PROTOCOL = {
     "training": tuple(dict.fromkeys((*PAPER, *study.training.of_learner("", 0)))),
     "evaluation": ("replicates", "confidence", "seed"),
     "comparison": ("margin_auroc", "joint_confidence", "least_patients", "native_at_least_px"),
-    "stacking": ("tolerance", "max_steps"),
+    "stacking": ("tolerance", "weight_replicates"),
     "erf": ("images",),
     "cam": ("images_per_finding", "method", "localisation_images", "box_sizes"),
 }
@@ -83,6 +83,8 @@ rule report:
         sufficient=f"{layout.folder}/comparison/sufficient.csv",
         weights=f"{layout.folder}/stacking/weights.csv",
         stacked=f"{layout.folder}/stacking/stacked.csv",
+        gains=f"{layout.folder}/stacking/gains.csv",
+        control=f"{layout.folder}/stacking/control.csv",
         targets=[layout.targets(fold) for fold in study.split.use_folds],
         quarantine=f"{layout.store}/base/quarantine.csv",
         manifest=f"{layout.store}/base/manifest.parquet",

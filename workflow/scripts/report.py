@@ -20,7 +20,7 @@ from cxrscale.localisation import LOCALISATION
 from cxrscale.report.content import KEY, ReportSettings, Results
 from cxrscale.report.explaining import draw_activation
 from cxrscale.report.page import draw_figures, render_local, render_report, summary_lines
-from cxrscale.stacking import STACKED, WEIGHTS
+from cxrscale.stacking import CONTROL, GAINS, STACKED, WEIGHTS
 from cxrscale.store.fidelity import SUMMARY
 from cxrscale.store.shards import MANIFEST, QUARANTINE
 
@@ -62,6 +62,8 @@ with job(snakemake.log[0], __file__) as log:
         sufficient=tables.read(SUFFICIENT, inputs.sufficient),
         weights=tables.read(WEIGHTS, inputs.weights),
         stacked=tables.read(STACKED, inputs.stacked),
+        gains=tables.read(GAINS, inputs.gains),
+        control=tables.read(CONTROL, inputs.control),
         metrics=of_learners([tables.read(METRICS, path) for path in inputs.metrics]),
         history=of_learners([pd.read_csv(path) for path in inputs.history]),
         fields=of_learners([tables.read(FIELDS, path) for path in inputs.fields]),

@@ -1,4 +1,4 @@
-"""Combine learners within a fold: fitted on combine, scored on test."""
+"""Combine learners within a fold: fitted on combine, scored on test, and held against ensembles of one resolution."""
 
 from pathlib import Path
 
@@ -6,20 +6,25 @@ from cxrscale import tables
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
 from cxrscale.splits import combine_split
-from cxrscale.stacking import STACKED, WEIGHTS, StackingSettings, stack
+from cxrscale.stacking import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
+from cxrscale.stacking.ensembles import StackingSettings
+from cxrscale.stacking.study import stack
 
 with job(snakemake.log[0], __file__) as log:
-    folds = snakemake.config["split"]["use_folds"]
+    settings = tables.settings_from(StackingSettings, snakemake.params.settings)
     splits = {
         fold: combine_split(tables.read(TARGETS, path, columns=["split"]))
-        for fold, path in zip(folds, snakemake.input.targets, strict=True)
+        for fold, path in zip(snakemake.params.folds, snakemake.input.targets, strict=True)
     }
     for fold, split in splits.items():
         log.info("fold %d: weights are fitted on %s", fold, split)
-    weights, stacked = stack(
+    frames = stack(
         dict(zip(map(tuple, snakemake.params.learners), map(Path, snakemake.input.predictions), strict=True)),
         splits,
-        StackingSettings(**snakemake.params.settings),
+        settings,
     )
-    tables.write(WEIGHTS, weights, snakemake.output.weights)
-    tables.write(STACKED, stacked, snakemake.output.stacked)
+    gap = frames["weights"]["gap"].max()
+    if gap > settings.tolerance:
+        log.warning("some weights are within %g nats of the best only, not %g: see gap", gap, settings.tolerance)
+    for table in (WEIGHTS, COEFFICIENTS, STACKED, GAINS, CONTROL):
+        tables.write(table, frames[table.name], snakemake.output[table.name])

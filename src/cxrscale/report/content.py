@@ -48,12 +48,12 @@ class ReportSettings:
 class Results:
     """What the stages before wrote.
 
-    learners: one row a learner, KEY. levels, averages, differences, sufficient: of the comparison; weights, stacked: of
-    the stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners, each row with KEY.
-    costs: cost.json of each learner, in the order of `learners`. field_points, field_effect: of compare_fields.
-    field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one fold and seed.
-    targets: fold -> targets. manifest: the base store's image_id and native size. stores: summary.csv of each
-    resolution, ascending. planted: of a synthetic data set, else None. boxes, localisation: None without boxes;
+    learners: one row a learner, KEY. levels, averages, differences, sufficient: of the comparison; weights, stacked,
+    gains, control: of the stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners,
+    each row with KEY. costs: cost.json of each learner, in the order of `learners`. field_points, field_effect: of
+    compare_fields. field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one
+    fold and seed. targets: fold -> targets. manifest: the base store's image_id and native size. stores: summary.csv of
+    each resolution, ascending. planted: of a synthetic data set, else None. boxes, localisation: None without boxes;
     localisation.csv of all learners, each row with KEY.
     """
 
@@ -64,6 +64,8 @@ class Results:
     sufficient: pd.DataFrame
     weights: pd.DataFrame
     stacked: pd.DataFrame
+    gains: pd.DataFrame
+    control: pd.DataFrame
     metrics: pd.DataFrame
     history: pd.DataFrame
     fields: pd.DataFrame

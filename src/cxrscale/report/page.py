@@ -16,13 +16,25 @@ from cxrscale import figures
 from cxrscale.evaluation.comparison import CONFIRMATORY
 from cxrscale.evaluation.metrics import MEAN
 from cxrscale.localisation import ALL_FINDINGS
-from cxrscale.report.combining import gains_sentence, stacking_table
+from cxrscale.report.combining import (
+    calibration_sentence,
+    calibration_table,
+    control_sentences,
+    control_table,
+    controls_table,
+    doubt_sentence,
+    gains_sentence,
+    methods_table,
+    overall_table,
+    stacking_table,
+    weight_warnings,
+    weights_frame,
+)
 from cxrscale.report.content import (
     DASH,
     ReportSettings,
     Results,
     Table,
-    average,
     averaged_over,
     cost_frame,
     join,
@@ -79,10 +91,7 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
         ["finding", "reason"], sort=False
     ):
         found.append(f"{labels[str(finding)]}, {join(dict.fromkeys(rows['model']))}: differences: {reason}.")
-    weights = results.weights[results.weights["finding"].isin(labels) & results.weights["reason"].notna()]
-    for (finding, fold), rows in weights.groupby(["finding", "fold"], sort=False):
-        why = joined_reasons(rows["reason"]) or ""
-        found.append(f"{finding}, fold {fold}: stacking weights are equal, not fitted ({why}).")
+    found += weight_warnings(results, settings)
     for fold, targets in results.targets.items():
         if combine_split(targets) == "validate":
             found.append(
@@ -115,7 +124,7 @@ def draw_figures(results: Results, settings: ReportSettings) -> dict[str, Figure
     single = {f: label for f, label in labels.items() if f != MEAN}
     levels = results.averages
     against = results.differences[results.differences["kind"] == CONFIRMATORY]
-    weights = average(results.weights, ["ensemble", "finding", "model", "resolution_px"], ["weight"])
+    weights = weights_frame(results)
     drawn = {
         "auroc": figures.auroc_by_resolution(levels, labels, settings.confidence),
         "differences": figures.differences_to_reference(
@@ -151,8 +160,9 @@ CAPTIONS = {
     "Each bar holds by itself.{averaged}",
     "cost": "Training time (logarithmic axis) against mean test AUROC. Up and to the left is better; a line that turns "
     "flat says where more pixels buy nothing.{averaged}",
-    "weights": "Fitted weights of the learners in each ensemble; each row of a panel sums to 1. Weight on high "
-    "resolutions says that the information lies in fine detail. Near-equal learners share weight by chance.{averaged}",
+    "weights": "Fitted weights of the learners in each ensemble, below them their {confidence} intervals over patients "
+    "of the split they are fitted on; each row of a panel sums to 1. Weight on high resolutions says that the "
+    "information lies in fine detail. * : learners so much alike that one could take the other's place.{averaged}",
     "erf": "Effective receptive fields: which input pixels the centre of the last feature map depends on, with random "
     "weights, pretrained ones where the model has them, and trained. Before training, batch statistics are those of "
     "the images, so that states differ in weights only. The square root of the energy is drawn, scaled to its maximum "
@@ -233,6 +243,14 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         scope=scope_sentence(results),
         gains=gains_sentence(results, settings),
         stacking=stacking_table(results, settings),
+        combined=overall_table(results, settings),
+        combining_methods=methods_table(results, settings),
+        control=control_table(results, settings),
+        controls=controls_table(results, settings),
+        control_sentences=control_sentences(results, settings),
+        calibration=calibration_table(results, settings),
+        calibration_sentence=calibration_sentence(results, settings),
+        doubts=doubt_sentence(results, settings),
         cost=cost_table(results),
         fields=fields_table(results),
         finding_fields=finding_fields_table(results, settings),
