@@ -81,7 +81,7 @@ def make_results(
         known = finding not in undefined
         values = [0.5, 0.4, 0.6] if known else [NAN] * 3
         reason = None if known else "no positive image"
-        metrics.append([finding, "average_precision", "test", "image", "all", *values, 12, 4, 5, 7, reason])
+        metrics.append([finding, "average_precision", "test", "image", "all", "bootstrap", *values, 12, 4, 5, 7, reason])
     targets = pd.DataFrame(
         {"image_id": [f"{IMAGE_ID}{i}" for i in range(8)], "subject_id": [f"subject-{i}" for i in range(8)]}
     )

@@ -1,6 +1,6 @@
 """The bootstrap with patients as the unit: images of one patient are drawn or left together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -25,6 +25,15 @@ def patient_weights(patient: np.ndarray, replicates: int, rng: np.random.Generat
     return np.ascontiguousarray(times.astype(np.float32).T)[patient].T
 
 
+def drawn_weights(patient: np.ndarray, replicates: int, seed: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """The weights of all replicates in chunks: which replicates, and their `patient_weights`. A function of the seed
+    and of the number of patients alone."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, replicates, CHUNK):
+        some = slice(start, min(start + CHUNK, replicates))
+        yield some, patient_weights(patient, some.stop - some.start, rng)
+
+
 def replicate(
     statistic: Statistic,
     scores: np.ndarray,
@@ -39,12 +48,9 @@ def replicate(
     (image,), NaN where ignored; patient: (image,). Patients are drawn among all of `patient`, the ignored images'
     too, so that findings share their draws. Returns float64 (learner, replicate), NaN where undefined.
     """
-    rng = np.random.default_rng(seed)
     counted = ~np.isnan(target)
     found = np.empty((len(scores), replicates))
-    for start in range(0, replicates, CHUNK):
-        some = slice(start, min(start + CHUNK, replicates))
-        weight = patient_weights(patient, some.stop - some.start, rng)
+    for some, weight in drawn_weights(patient, replicates, seed):
         if not counted.all():
             weight = weight.T[counted].T
         for k, score in enumerate(scores):
