@@ -29,6 +29,7 @@ from cxrscale.report.content import (
     text_or,
 )
 from cxrscale.report.explaining import activation_table, fields_frame, fields_table
+from cxrscale.report.performance import performance_tables
 from cxrscale.report.planted import planted_table
 from cxrscale.report.resolutions import answer_sentence, answer_table, answers_of, average_levels, precision_table
 from cxrscale.report.study import (
@@ -207,6 +208,7 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         cost=cost_table(results),
         fields=fields_table(results),
         precision=precision_table(results, settings),
+        performance=performance_tables(results, settings),
         planted=planted_table(results, levels, settings) if results.planted is not None else None,
         activation=activation_table(results) if settings.patient_pictures else None,
         images=images_table(results, settings),
