@@ -87,7 +87,7 @@ def _sums(places: np.ndarray, images: np.ndarray, share: np.ndarray, n_places: i
 
 
 def _running_sum(rows: np.ndarray) -> np.ndarray:
-    """np.cumsum(rows, axis=0), in place. Numpy's own goes column by column and takes four times as long."""
+    """np.cumsum(rows, axis=0), in place. Numpy's own goes column by column and takes twice as long."""
     size = 32
     whole = len(rows) // size * size
     blocks = rows[:whole].reshape(-1, size, rows.shape[1])
