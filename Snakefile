@@ -19,7 +19,7 @@ os.environ.update(
 
 from cxrscale import config as study_config
 from cxrscale import provenance
-from cxrscale.datasets import lookup, synthetic
+from cxrscale.datasets import lookup, subgroups, synthetic
 from cxrscale.errors import StudyError
 from cxrscale.layout import Layout
 
@@ -43,6 +43,7 @@ try:
     else:
         source_files = []
         source_digests = lookup.source_digests(study.dataset.format, Path(study.dataset.root), label_options)
+    subgroups_digest = subgroups.digest(study.evaluation.subgroups, study.evaluation.groups)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 

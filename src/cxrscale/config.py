@@ -232,6 +232,18 @@ class Evaluation(Section):
     replicates: Annotated[int, Field(ge=100)] = 2000
     confidence: Confidence = 0.95
     seed: Seed = 0
+    calibration_bins: Annotated[int, Field(ge=2)] = 15
+    specificity: OpenFraction = 0.9
+    groups: list[str] = ["view"]
+    subgroups: str | None = None
+
+    @model_validator(mode="after")
+    def _groups_have_a_source(self) -> Self:
+        if len(set(self.groups)) < len(self.groups):
+            raise ValueError("groups holds a column twice")
+        if self.subgroups is None and (other := [c for c in self.groups if c != "view"]):
+            raise ValueError(f"groups holds {other[0]!r}; without a file in subgroups, expected view alone")
+        return self
 
 
 class Comparison(Section):

@@ -17,6 +17,7 @@ PREDICTIONS = Table(
         Column("image_id", "text", "the image"),
         Column("study_id", "text", "the study"),
         Column("subject_id", "text", "the patient"),
+        Column("view", "text", "projection as the data set names it", null="not recorded"),
         Column("split", "text", "validate, combine or test"),
         Column("native_px", "int32", "largest resolution at which the image is not enlarged"),
     ),
@@ -46,6 +47,7 @@ class Scores:
     """Logits of several learners for the same images of one split, with targets and patients.
 
     native_at_least_px: only images that are not enlarged at this resolution.
+    rows: the columns of PREDICTIONS that say what the images are.
     logits: float64 (learner, image, finding); target: float64 (image, finding), NaN where ignored; patient: int64
     (image,), numbered from 0.
     """
@@ -64,6 +66,7 @@ class Scores:
                     f"{path} holds other {split} images than {paths[0]}; learners can be compared on the same images "
                     f"only. Run the workflow to bring both up to date."
                 )
+        self.rows = first[[c.name for c in PREDICTIONS.columns]].reset_index(drop=True)
         self.image_id = first["image_id"].to_numpy(dtype=object)
         self.study_id = first["study_id"].to_numpy(dtype=object)
         self.patient = np.unique(first["subject_id"].to_numpy(dtype=str), return_inverse=True)[1]

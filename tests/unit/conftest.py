@@ -75,16 +75,18 @@ def reader(small_store: SmallStore) -> StoreReader:
 
 @pytest.fixture
 def write_predictions(tmp_path: Path):
-    """A function that writes a file of predictions: (name, split, patient, logits, targets) -> path."""
+    """A function that writes a file of predictions: (name, split, patient, logits, targets) -> path. Each image is a
+    study of its own, without view, unless these are given."""
     from cxrscale.predictions import PREDICTIONS
 
-    def write(name: str, split, patient, logits: dict, targets: dict) -> Path:
+    def write(name: str, split, patient, logits: dict, targets: dict, study=None, view=None) -> Path:
         n = len(patient)
         frame = pd.DataFrame(
             {
                 "image_id": [f"i{k:04d}" for k in range(n)],
-                "study_id": [f"s{k:04d}" for k in range(n)],
+                "study_id": [f"s{k:04d}" for k in (range(n) if study is None else study)],
                 "subject_id": [f"p{p}" for p in patient],
+                "view": [None] * n if view is None else view,
                 "split": [split] * n if isinstance(split, str) else split,
                 "native_px": np.arange(1000, 1000 + n, dtype=np.int32),
                 **{f"logit:{f}": np.asarray(v, np.float32) for f, v in logits.items()},

@@ -83,3 +83,15 @@ def test_training_is_measured_both_ways_on_tiny_pictures(benchmark_module, tmp_p
     gpu_job = training.replace(job, device="cuda", size_px=2048)
     on_gpu = training.rows_of(gpu_job, ours, [{"images_per_second": None}], 1e12)
     assert {row.target for row in on_gpu} == {"", "<= 0.05", ">= 8"}
+
+
+def test_the_bootstrap_equals_the_usual_way_on_few_images(benchmark_module):
+    evaluation = benchmark_module("evaluation")
+    patient, target, logits = evaluation.made_up(600, 2)
+    assert (len(patient), target.shape, logits.shape) == (600, (14, 600), (14, 2, 600))
+    assert 2 < 600 / (patient.max() + 1) < 10
+    results = {r.what: r for r in evaluation.measure(600, 2, 10, 3)}
+    assert len(results) == 9
+    differences = [r for what, r in results.items() if "largest difference" in what]
+    assert [r.met for r in differences] == [True, True]
+    assert not [r for r in results.values() if r.unit == "s" and r.target]  # no time is promised for a part

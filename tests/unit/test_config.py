@@ -53,6 +53,7 @@ def test_the_smaller_studies_load(file):
         ({"resolutions_px": [4096, 256]}, ["holds 4096, above store.base_resolution_px 2048", "4.0 times the disk"]),
         ({"resolutions_px": [512.5]}, ["resolutions_px.0:", "integer", "got 512.5"]),
         ({"comparison": {"reference_px": 300}}, ["reference_px is 300", "expected one of resolutions_px [2048, 1024"]),
+        ({"evaluation": {"groups": ["view", "sex"]}}, ["groups holds 'sex'", "without a file in subgroups"]),
         ({"findings": ["Edemma"]}, ["findings holds 'Edemma' (did you mean 'Edema'?)", "expected one of ['Atelect"]),
         (
             {"findings": ["Edema"], "labels": {"per_finding": {"Fracture": {"uncertain": "ones"}}}},

@@ -27,6 +27,7 @@ from cxrscale.report.explaining import (
     localisation_table,
 )
 from cxrscale.report.page import draw_figures, picture, render_local, render_report, summary_lines, warnings_of
+from cxrscale.report.performance import performance_tables
 from cxrscale.report.planted import agreement, expected_gain, planted_table
 from cxrscale.report.resolutions import Answer, answer, answer_cell, difference_cell, pairs_table, scope_sentence
 from cxrscale.report.study import findings_table, images_table, protocol_table, store_table
@@ -35,6 +36,18 @@ from cxrscale.stacking import CHOSEN, CONTROL, GAINS, PRIMARY, STACKED, WEIGHTS
 NAN = float("nan")
 IMAGE_ID = "0a1b2c-patient-image"
 SPLITS = ["train", "train", "validate", "validate", "combine", "combine", "test", "test"]
+SCORED = [
+    ("auroc", "image", "all", "clustered"),
+    ("auroc", "image", "all", "bootstrap"),
+    ("auroc", "image", "all", "delong"),
+    ("auroc", "study", "all", "clustered"),
+    ("auroc", "image", "view: <AP>", "clustered"),
+    ("average_precision", "image", "all", "bootstrap"),
+    ("sensitivity", "image", "all", "clustered"),
+    ("brier", "image", "all", "clustered"),
+    ("calibration_error", "image", "all", "none"),
+    ("calibration_error_chance", "image", "all", "none"),
+]
 
 
 def framed(table, rows):
@@ -133,7 +146,9 @@ def make_results(
         known = finding not in undefined
         values = [0.5, 0.4, 0.6] if known else [NAN] * 3
         reason = None if known else "no positive image"
-        metrics.append([finding, "average_precision", "test", "image", "all", *values, 12, 4, 5, 7, reason])
+        for metric, level, group, interval in SCORED:
+            ends = values if interval != "none" else [values[0], NAN, NAN]
+            metrics.append([finding, metric, "test", level, group, interval, *ends, 12, 4, 5, 7, reason])
     targets = pd.DataFrame(
         {"image_id": [f"{IMAGE_ID}{i}" for i in range(8)], "subject_id": [f"subject-{i}" for i in range(8)]}
     )
@@ -565,3 +580,21 @@ def test_numbers_have_a_true_minus_and_fixed_decimals():
 def test_the_page_is_the_same_twice(tmp_path):
     first, second = (make_pages(make_results(), make_settings(), tmp_path) for _ in range(2))
     assert first == second
+
+
+def test_performance_shows_the_reference_and_says_what_is_missing():
+    results = make_results(findings=("A", "B"), models=("m",), undefined=("B",))
+    metrics = results.metrics
+    metrics.loc[metrics["resolution_px"] == 32, "value"] = 0.9  # not the reference
+    metrics.loc[metrics["metric"] == "calibration_error_chance", "value"] = 0.02
+    by_image, groups, calibration, variance = performance_tables(results, make_settings())
+    assert by_image.cells[0][2] == by_image.cells[0][3] == Cell("0.500", "0.400 to 0.600")
+    assert by_image.cells[0][6] == Cell(DASH, "not computed")  # no specificity
+    assert by_image.cells[1][2] == Cell(DASH, "no positive image")
+    assert "at 64 px" in by_image.caption
+    assert groups.head == ["Model", "Finding", "All", "view: <AP>"]
+    assert calibration.cells[0][3] == Cell("0.500", "by chance 0.020")
+    assert calibration.cells[1][3] == Cell(DASH, "no positive image")
+    assert [c.text for c in variance.cells[0]] == ["m", "A", "0.500", "0.500", "0.500"]
+    without = dataclasses.replace(results, metrics=metrics[metrics["group"] == "all"])
+    assert len(performance_tables(without, make_settings())) == 3

@@ -11,11 +11,21 @@ rule evaluate:
     conda:
         "../../envs/cxrscale.yaml"
     resources:
-        mem_mb=3000,
+        mem_mb=4000,
         runtime=60,
     params:
         code=code("evaluate.py"),
-        evaluation=study.evaluation.model_dump(include={"replicates", "confidence", "seed"}),
+        settings=study.evaluation.model_dump(
+            include={
+                "replicates",
+                "confidence",
+                "seed",
+                "calibration_bins",
+                "specificity",
+                "groups",
+            }
+        ),
+        subgroups=subgroups_digest,
     message:
         "Evaluating {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     script:

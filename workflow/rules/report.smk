@@ -33,7 +33,7 @@ PROTOCOL = {
     "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality", "upscale"),
     # The paper's, and what was set; a setting at its default, added later, does not change the page.
     "training": tuple(dict.fromkeys((*PAPER, *study.training.of_learner("", 0)))),
-    "evaluation": ("replicates", "confidence", "seed"),
+    "evaluation": ("replicates", "confidence", "seed", "calibration_bins", "specificity", "groups"),
     "comparison": ("margin_auroc", "joint_confidence", "least_patients", "native_at_least_px"),
     "stacking": ("tolerance", "weight_replicates"),
     "erf": ("images",),

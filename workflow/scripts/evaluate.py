@@ -1,15 +1,21 @@
-"""Metrics of one learner with intervals from a bootstrap over patients."""
+"""Metrics of one learner, by image and by study, with intervals that take patients as the unit."""
 
 from pathlib import Path
 
 from cxrscale import tables
-from cxrscale.evaluation.metrics import MEAN, METRICS, evaluate
+from cxrscale.datasets.subgroups import read_subgroups
+from cxrscale.evaluation.metrics import ALL, MEAN, METRICS, EvaluationSettings, evaluate
 from cxrscale.joblog import job
 
 with job(snakemake.log[0], __file__) as log:
-    metrics = evaluate(Path(snakemake.input[0]), ("validate", "combine", "test"), **snakemake.params.evaluation)
+    settings = tables.settings_from(EvaluationSettings, snakemake.params.settings)
+    path = snakemake.config["evaluation"]["subgroups"]
+    subgroups = read_subgroups(Path(path), settings.groups) if path else None
+    metrics = evaluate(Path(snakemake.input[0]), ("validate", "combine", "test"), settings, subgroups)
     tables.write(METRICS, metrics, snakemake.output[0])
-    for row in metrics[(metrics["finding"] == MEAN) & (metrics["metric"] == "auroc")].itertuples():
+    whole = metrics[(metrics["level"] == "image") & (metrics["group"] == ALL)]
+    auroc = whole[(whole["metric"] == "auroc") & (whole["interval"] == "clustered")]
+    for row in auroc[auroc["finding"] == MEAN].itertuples():
         log.info("%s: mean AUROC %.4f (%.4f to %.4f)", row.split, row.value, row.lower, row.upper)
-    for row in metrics[metrics["reason"].notna()].itertuples():
-        log.warning("%s has no %s on %s: %s", row.finding, row.metric, row.split, row.reason)
+    for row in whole[whole["reason"].notna()].drop_duplicates(["finding", "split", "reason"]).itertuples():
+        log.warning("%s, %s on %s: %s", row.finding, row.metric, row.split, row.reason)

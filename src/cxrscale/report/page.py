@@ -52,6 +52,7 @@ from cxrscale.report.explaining import (
     localisation_table,
     network_fields,
 )
+from cxrscale.report.performance import performance_tables
 from cxrscale.report.planted import planted_table
 from cxrscale.report.resolutions import (
     answer_sentence,
@@ -257,6 +258,7 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         field_effect=field_effect_sentences(results, settings),
         localisation=localisation_table(results, settings) if results.localisation is not None else None,
         precision=precision_table(results, settings),
+        performance=performance_tables(results, settings),
         planted=planted_table(results, settings) if results.planted is not None else None,
         activation=activation_table(results) if settings.patient_pictures else None,
         images=images_table(results, settings),

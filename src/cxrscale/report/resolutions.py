@@ -225,7 +225,9 @@ def pairs_table(results: Results, settings: ReportSettings) -> Table:
 
 def precision_table(results: Results, settings: ReportSettings) -> Table:
     """Average precision and counts on test."""
-    chosen = results.metrics.query("metric == 'average_precision' and split == 'test' and group == 'all'")
+    chosen = results.metrics.query(
+        "metric == 'average_precision' and split == 'test' and level == 'image' and group == 'all'"
+    )
     averaged = average(chosen, ["model", "finding", "resolution_px"], ["value", "lower", "upper"])
     rows: list[list[Cell | str]] = []
     resolutions = sorted(int(r) for r in set(results.learners["resolution_px"]))

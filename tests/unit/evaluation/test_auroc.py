@@ -56,3 +56,16 @@ def test_one_class_has_no_auroc_and_no_positive_no_average_precision(target, ap)
 def test_a_replicate_that_drew_one_class_only_is_nan_alone():
     got = weighted_auroc(np.array([1.0, 2, 3]), np.array([0, 1, 1]), np.array([[1, 1, 1], [0, 2, 1], [3, 0, 0]]))
     assert got == pytest.approx([1.0, np.nan, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("prevalence", [0.03, 0.5, 0.95])
+@pytest.mark.parametrize(("plain", "weighted", "reference"), PAIRS)
+def test_many_images_and_either_class_rare(plain, weighted, reference, prevalence):
+    """More than a block of running sums, a few ties, weights of a bootstrap in the layout that it hands over."""
+    rng = np.random.default_rng(8)
+    target = (rng.random(700) < prevalence).astype(int)
+    score = np.round(rng.normal(target, 1), 2)
+    weight = rng.poisson(1, (700, 6)).astype(np.float32).T
+    expected = [reference(target, score, sample_weight=w) for w in weight]
+    assert weighted(score, target, weight) == pytest.approx(expected, abs=1e-12)
+    assert plain(score, target) == pytest.approx(reference(target, score), abs=1e-12)

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from cxrscale.evaluation.auroc import auroc, weighted_auroc
-from cxrscale.evaluation.bootstrap import interval, joint_intervals, patient_weights, replicate
+from cxrscale.evaluation.bootstrap import (
+    CHUNK,
+    drawn_weights,
+    interval,
+    joint_intervals,
+    patient_weights,
+    replicate,
+)
 
 PATIENT = np.repeat(np.arange(50), np.tile([1, 3], 25))  # 100 images
 
@@ -41,7 +48,18 @@ def test_replicates_are_the_statistic_of_the_drawn_rows():
     boot = replicate(weighted_auroc, score, target, PATIENT, 20, seed=4)[0]
     times = patient_weights(PATIENT, 20, np.random.default_rng(4)).astype(int)
     expected = [auroc(np.repeat(score[0], n), np.repeat(target, n)) for n in times]
-    assert boot == pytest.approx(expected, abs=1e-7)
+    assert boot == pytest.approx(expected, abs=1e-12)
+
+
+def test_chunks_are_one_stream_of_draws():
+    score, target = scores(1)
+    boot = replicate(weighted_auroc, score, target, PATIENT, CHUNK + 30, seed=4)[0]
+    parts = list(drawn_weights(PATIENT, CHUNK + 30, seed=4))
+    assert [part[0] for part in parts] == [slice(0, CHUNK), slice(CHUNK, CHUNK + 30)]
+    times = np.concatenate([part[1] for part in parts])
+    assert boot == pytest.approx(weighted_auroc(score[0], target, times), abs=1e-12)
+    assert len(np.unique(times, axis=0)) == CHUNK + 30
+    assert patient_weights(PATIENT[:0], 3, np.random.default_rng(0)).shape == (3, 0)
 
 
 def test_ignored_images_count_for_nothing_but_move_no_draw():
@@ -51,7 +69,7 @@ def test_ignored_images_count_for_nothing_but_move_no_draw():
     boot = replicate(weighted_auroc, score, ignored, PATIENT, 20, seed=4)[0]
     times = patient_weights(PATIENT, 20, np.random.default_rng(4)).astype(int)[:, 10:]
     expected = [auroc(np.repeat(score[0, 10:], n), np.repeat(target[10:], n)) for n in times]
-    assert boot == pytest.approx(expected, abs=1e-7)
+    assert boot == pytest.approx(expected, abs=1e-12)
 
 
 def test_images_of_one_patient_make_the_interval_wider():
