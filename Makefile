@@ -1,4 +1,5 @@
 # make demo   installs what is pinned into .venv and runs a complete study on synthetic data, on the CPU
+# make truth  the truth test: two larger synthetic studies, then pass or fail for each claim; over an hour on 2 cores
 # make test   installs and runs the tests
 # make lint   formatting, types and workflow checks
 PYTHON ?= python3
@@ -6,7 +7,7 @@ BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
 export PYTHONNOUSERSITE := 1
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo truth test lint format clean
 
 install: $(INSTALLED)
 
@@ -21,6 +22,11 @@ $(INSTALLED): pyproject.toml envs/constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores all --configfile config/demo.yaml
 	@cat results/demo/report/summary.txt
+
+truth: $(INSTALLED)
+	$(BIN)/snakemake --cores all --configfile config/truth.yaml
+	$(BIN)/snakemake --cores all --configfile config/truth.yaml config/truth-lossless.yaml
+	$(BIN)/python -m cxrscale.truth results/truth --data results/data/synthetic-truth --lossless results/truth-lossless
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
