@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 if __name__ == "__main__":
-    for config in ("config/demo.yaml", "tests/workflow/tiny.yaml"):
+    for config in ("config/demo.yaml", "config/truth.yaml", "tests/workflow/tiny.yaml"):
         command = [sys.executable, "-m", "snakemake", "--lint", "--configfile", config]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if result.returncode or "Lints for" in result.stderr + result.stdout:

@@ -21,7 +21,7 @@ def merged(base, over):
     return base | {k: merged(base[k], v) if isinstance(base.get(k), dict) else v for k, v in over.items()}
 
 
-@pytest.mark.parametrize("file", ["config/demo.yaml", "tests/workflow/tiny.yaml"])
+@pytest.mark.parametrize("file", ["config/demo.yaml", "config/truth.yaml", "tests/workflow/tiny.yaml"])
 def test_the_smaller_studies_load(file):
     raw = merged(yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load((ROOT / file).read_text()))
     study = load(raw)
