@@ -189,3 +189,14 @@ def test_truncated_csv_is_named(checkout: Path, tmp_path: Path) -> None:
     result = snakemake(checkout, "targets", "--config", f"dataset={{root: {root}}}", "study=cut", config=None)
     assert result.returncode != 0
     assert "metadata.csv.gz: cannot be read as csv" in result.stdout
+
+
+def test_a_training_over_several_nodes_is_started_by_srun(checkout: Path) -> None:
+    training = 'training={"nodes": 2, "gpus": 4, "workers": 3}'
+    demo = "config/demo.yaml"
+    result = snakemake(checkout, "-n", "-p", "learners", "--config", training, "accelerator=cuda", config=demo)
+    assert result.returncode == 0, result.stdout
+    started = [line for line in result.stdout.splitlines() if "workflow/scripts/train.py" in line]
+    assert started
+    assert all("Shell command: srun -n 8 python " in line for line in started)
+    assert all("--processes 4 --nodes 2" in line for line in started)

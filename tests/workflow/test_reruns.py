@@ -104,7 +104,10 @@ def test_new_config_key_and_new_data_set_rerun_nothing(study: Path, edit: Edit) 
 
 
 def test_how_it_runs_reruns_nothing(study: Path) -> None:
-    changes = "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, recompute: true, compile: true}"
+    changes = (
+        "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, nodes: 2, recompute: true, "
+        "compile: true, channels_last: false}"
+    )
     assert planned(study, "--config", changes) == {}
 
 
