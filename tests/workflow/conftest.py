@@ -32,7 +32,7 @@ def snakemake(folder: Path, *arguments: str, config: str | None = TINY) -> subpr
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2"]
     if config:
         command += ["--configfile", config]
-    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200)
 
 
 def planned(folder: Path, *arguments: str, config: str | None = TINY) -> dict[str, int]:
