@@ -32,7 +32,9 @@ def snakemake(folder: Path, *arguments: str, config: str | None = TINY) -> subpr
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2"]
     if config:
         command += ["--configfile", config]
-    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200)
+    return subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200
+    )
 
 
 def planned(folder: Path, *arguments: str, config: str | None = TINY) -> dict[str, int]:
