@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
 from scipy.stats import t as student
 
 from cxrscale.evaluation.clustered import components, influence_covariance
+from cxrscale.evaluation.intervals import error_interval
 
 TOO_FEW = "fewer than two patients with the finding or without it: no interval"
 ALIKE = "the two rank alike on test: no p"
@@ -66,10 +66,9 @@ class Contrast:
 
     def level_interval(self, confidence: float) -> tuple[float, float]:
         """Of an AUROC: symmetric in log odds, so that it stays within 0 and 1."""
-        if not 0 < self.value < 1:
+        if not (0 < self.value < 1 and self.error > 0):
             return self.interval(confidence)
-        width = student.ppf((1 + confidence) / 2, self.freedom) * self.error / (self.value * (1 - self.value))
-        return float(expit(logit(self.value) - width)), float(expit(logit(self.value) + width))
+        return error_interval(self.value, self.error, confidence, within_0_and_1=True, degrees_of_freedom=self.freedom)
 
     @property
     def p(self) -> float:
