@@ -78,7 +78,7 @@ class Study:
         return rows[(rows["model"] == model) & (rows["finding"] == finding)].sort_values("resolution_px")
 
     def field_reach(self, model: str, finding: str, resolution_px: int) -> float:
-        """Diameter that holds 95 % of a finding's effective receptive field, as a fraction of the side; mean of seeds."""
+        """Diameter with 95 % of a finding's effective receptive field, as a fraction of the side; mean of seeds."""
         frames = self.of_learners(FIELDS, "erf.csv", model, resolution_px)
         radii = [
             float(f.loc[(f["state"] == "trained") & (f["finding"] == finding), "radius95_fraction"].iloc[0])
