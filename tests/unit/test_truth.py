@@ -53,7 +53,7 @@ def study(monkeypatch):
             (FIELDS.name, r): pd.DataFrame(
                 {"state": ["trained"], "finding": ["Two"], "radius95_fraction": [across / 2]}
             )
-            for r, across in zip((32, 64, 128), (reach[0], 0.9, reach[1]), strict=True)
+            for r, d in zip((32, 64, 128), (reach[0], 0.9, reach[1]), strict=True)
         }
         learners |= {
             (LOCALISATION.name, 128): pd.DataFrame(
