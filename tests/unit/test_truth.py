@@ -50,9 +50,7 @@ def study(monkeypatch):
             {"ensemble": "m", "finding": list(gain), "gain": list(gain.values()), "lower": -0.01, "upper": 0.01}
         )
         learners = {
-            (FIELDS.name, r): pd.DataFrame(
-                {"state": ["trained"], "finding": ["Two"], "radius95_fraction": [across / 2]}
-            )
+            (FIELDS.name, r): pd.DataFrame({"state": ["trained"], "finding": ["Two"], "radius95_fraction": [d / 2]})
             for r, d in zip((32, 64, 128), (reach[0], 0.9, reach[1]), strict=True)
         }
         learners |= {
