@@ -19,7 +19,7 @@ os.environ.update(
 
 from cxrscale import config as study_config
 from cxrscale import provenance
-from cxrscale.datasets import lookup, subgroups, synthetic
+from cxrscale.datasets import lookup, size, subgroups, synthetic
 from cxrscale.errors import StudyError
 from cxrscale.layout import Layout
 
@@ -45,7 +45,7 @@ try:
         source_files = []
         where = (study.dataset.format, Path(study.dataset.root), label_options)
         source_digests = lookup.source_digests(*where)
-        images = lookup.count_images(Path(layout.images), *where)
+        images = size.count_images(Path(layout.images), *where)
     subgroups_digest = subgroups.digest(study.evaluation.subgroups, study.evaluation.groups)
 except StudyError as error:
     raise WorkflowError(str(error)) from None

@@ -1,12 +1,9 @@
 """Finds the parser of a data set's format, and the csv files that it reads."""
 
-import gzip
 import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from cxrscale.provenance import file_digest
 
@@ -33,16 +30,3 @@ def source_digests(format_: str, root: Path, options: dict[str, Any]) -> dict[st
         "labels": {role: file_digest(path) for role, path in reader.label_sources(files).items()},
         "images": {role: file_digest(path) for role, path in reader.image_sources(files).items()},
     }
-
-
-def count_images(index: Path, format_: str, root: Path, options: dict[str, Any]) -> int:
-    """How many images the data set has: the rows of the store's index, before it is made those of the csv file.
-
-    For what jobs ask of a cluster alone: a quoted line break in the csv counts as a row.
-    """
-    if index.is_file():
-        return int(pq.read_metadata(index).num_rows)
-    reader = parser(format_)
-    listing = next(iter(reader.image_sources(reader.sources(root, **options)).values()))
-    with gzip.open(listing, "rb") if listing.suffix == ".gz" else open(listing, "rb") as lines:
-        return max(sum(1 for _ in lines) - 1, 0)
