@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cxrscale.config import StudyConfig
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -95,3 +97,20 @@ def test_the_bootstrap_equals_the_usual_way_on_few_images(benchmark_module):
     differences = [r for what, r in results.items() if "largest difference" in what]
     assert [r.met for r in differences] == [True, True]
     assert not [r for r in results.values() if r.unit == "s" and r.target]  # no time is promised for a part
+
+
+def test_costs_grow_as_documented(benchmark_module):
+    costs, study = benchmark_module("costs"), StudyConfig()
+    sizes = {r: 0.2 * r**2 for r in study.resolutions_px}
+    work = {m.name: costs.work_of_an_image("test_resnet") for m in study.models}
+    assert all(value > 0 for value in work["densenet121"])
+    small, large = (costs.stages(study, images, sizes, work) for images in (1_000, 2_000))
+    names = [s.stage for s in small]
+    train, store = names.index("train"), names.index("store")
+    assert large[train].gpu_hours == pytest.approx(2 * small[train].gpu_hours)
+    assert large[store].disk_gb == pytest.approx(2 * small[store].disk_gb)
+    several = costs.stages(study.model_copy(update={"seeds": [0, 1, 2]}), 1_000, sizes, work)
+    assert several[train].gpu_hours == pytest.approx(3 * small[train].gpu_hours)
+    assert several[store] == small[store]
+    assert small[-1].steps == sum(s.steps for s in small[:-1])
+    assert costs.seconds_of_an_update(1e9, 1e6, 256) == pytest.approx(4 * costs.seconds_of_an_update(1e9, 1e6, 128))

@@ -1,0 +1,170 @@
+"""What a study costs: steps, CPU-hours, GPU-hours, disk and network, by stage, for the default protocol or another.
+
+python benchmarks/costs.py --json benchmarks/results/costs.json --images 377110 --gpus 8
+
+Measured here: bytes of a stored image at each size, operations of a pass, and what autograd keeps of it in bfloat16.
+From results/: seconds of the store, images a second of a loader's worker, seconds of the bootstrap. Assumed, since no
+GPU was measured: one NVIDIA H100 SXM (data sheet: 989 TFLOP/s in bfloat16, 3.35 TB/s), each kept activation moved
+MOVES times, and a GPU that reaches EFFICIENCY of the slower of the two limits. docs/costs.md has the formulae.
+"""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from measure import Result, arguments, report
+from pictures import make_stores, native_files
+from torch.utils.flop_counter import FlopCounterMode
+
+from cxrscale.config import StudyConfig
+from cxrscale.models import build_model
+
+RESULTS = Path(__file__).parent / "results"
+FLOPS, BANDWIDTH = 989e12, 3.35e12  # of an H100 SXM, a second
+MOVES = 6  # written and read forward and backward, once more each for normalisation and its gradient
+EFFICIENCY = 0.7
+TEST = 0.1  # of the images: one fold of ten; the rest is split again
+COUNTED_PX = 128
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Of all jobs of a stage. read_gb: over the network, if nothing is cached or staged."""
+
+    stage: str
+    steps: int
+    cpu_hours: float
+    gpu_hours: float
+    disk_gb: float
+    read_gb: float
+
+
+def measured(file: str, what: str) -> float:
+    """A figure of the last full run of another benchmark."""
+    return float(next(r["value"] for r in json.loads((RESULTS / file).read_text()) if r["what"] == what))
+
+
+def stored_bytes(sizes: list[int], count: int, pictures: Path | None) -> dict[int, float]:
+    """Mean size of a stored image at each resolution, over pictures as large as the data set's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_stores(native_files(folder / "native", count, pictures), folder / "stores", sizes)
+        shards = {size: list((folder / "stores" / str(size)).rglob("shard-*.parquet")) for size in sizes}
+        return {size: sum(p.stat().st_size for p in found) / count for size, found in shards.items()}
+
+
+def work_of_an_image(model_name: str) -> tuple[float, float]:
+    """Operations of a forward pass, and bytes that autograd keeps of it in bfloat16, at COUNTED_PX."""
+    model = build_model(model_name, 14, seed=0).train()
+    batch = torch.zeros(2, 1, COUNTED_PX, COUNTED_PX)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.numel() and tensor.shape[0] == len(batch):  # activations, not weights
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = prod(tensor.shape) * 2
+        return tensor
+
+    alive = []
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        alive.append(model(batch))
+    return counter.get_total_flops() / len(batch), sum(kept.values()) / len(batch)
+
+
+def seconds_of_an_update(operations: float, kept_bytes: float, size_px: int) -> float:
+    """GPU-seconds an image: forward and backward (three times the operations), by the slower limit."""
+    area = (size_px / COUNTED_PX) ** 2
+    return max(3 * operations * area / FLOPS, MOVES * kept_bytes * area / BANDWIDTH) / EFFICIENCY
+
+
+def stages(
+    study: StudyConfig, images: int, size_bytes: dict[int, float], work: dict[str, tuple[float, float]]
+) -> list[Stage]:
+    """The table. size_bytes: of a stored image by resolution; work: `work_of_an_image` by model."""
+    repeats = len(study.split.use_folds) * len(study.seeds)
+    learners = len(study.models) * len(study.resolutions_px) * repeats
+    shards, sizes = study.store.shards, study.resolutions_px
+    rest = (1 - TEST) * images
+    train = rest * (1 - study.split.validate_fraction - study.split.combine_fraction)
+    validate, read_again = rest * study.split.validate_fraction, images - train
+    epochs, gigabyte, hour = study.training.epochs, 1e9, 3600
+
+    store_s = measured("store.json", "store, bilinear, an image") / 1000
+    native_gb = measured("store.json", "native file") * 1e6 * images / gigabyte
+    disk = {r: size_bytes[r] * images / gigabyte for r in sizes}
+    together = sum(disk.values())
+    found = [
+        Stage("labels, images, targets", 2 + len(study.split.use_folds), 11 / hour, 0, 0.05, 0.1),
+        Stage("store", 2 * shards + 1 + 2 * len(sizes), store_s * images / hour, 0, together, native_gb + together),
+    ]
+    gpu = {kind: 0.0 for kind in ("train", "predict")}
+    cpu, read = dict(gpu), dict(gpu)
+    for model in study.models:
+        for r in sizes:
+            decoded_s = 1 / measured("loading.json", f"    grey batches, {r} px")
+            update_s = seconds_of_an_update(*work[model.name], r)
+            for kind, seen, passed_s in (
+                ("train", epochs * (train + validate), update_s * epochs * (train + validate / 3)),
+                ("predict", read_again, update_s / 3 * read_again),
+            ):
+                gpu[kind] += repeats * passed_s / hour
+                cpu[kind] += repeats * seen * decoded_s / hour
+                read[kind] += repeats * seen * size_bytes[r] / gigabyte
+    found += [Stage(kind, learners, cpu[kind], gpu[kind], 0.1 * learners, read[kind]) for kind in gpu]
+    bootstrap_s = measured("evaluation.json", "AUROC: time of a CPU core") / (14 * 8 * 50_000 * 2_000)
+    scored = 14 * TEST * images * study.evaluation.replicates * learners
+    found += [
+        Stage("fields and maps", 2 * learners, 0.2 * learners, 0.1 * learners, 0.05 * learners, 0),
+        Stage("evaluate, compare, stack, report", learners + 4, 5 * scored * bootstrap_s / hour, 0, 0.1, 0),
+    ]
+    total = [sum(getattr(s, name) for s in found) for name in list(asdict(found[0]))[1:]]
+    return [*found, Stage("all", *total)]
+
+
+def longest_training_hours(study: StudyConfig, images: int, work: dict[str, tuple[float, float]]) -> float:
+    """GPU-hours of the dearest learner: without several GPUs for it, no study ends sooner."""
+    seen = images * (1 - TEST) * (1 - study.split.validate_fraction - study.split.combine_fraction)
+    r = max(study.resolutions_px)
+    return max(seconds_of_an_update(*work[m.name], r) for m in study.models) * seen * study.training.epochs / 3600
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--images", type=int, default=377_110)
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--pictures", type=Path, help="native .jpg files below this folder, instead of drawn ones")
+    given = parser.parse_args()
+    study = StudyConfig()
+    study = study.model_copy(update={"seeds": list(range(given.seeds))})
+    sizes = study.resolutions_px
+    size_bytes = stored_bytes(sizes, 4 if given.quick else 16, given.pictures)
+    work = {m.name: work_of_an_image(m.name) for m in study.models}
+    table = stages(study, given.images, size_bytes, work)
+    print(f"{'stage':<34}{'steps':>7}{'CPU-h':>9}{'GPU-h':>9}{'disk GB':>10}{'read GB':>10}")
+    for s in table:
+        print(f"{s.stage:<34}{s.steps:>7}{s.cpu_hours:>9.1f}{s.gpu_hours:>9.1f}{s.disk_gb:>10.0f}{s.read_gb:>10.0f}")
+    print()
+    results = [Result(f"a stored image, {r} px", size_bytes[r] / 1e3, "kB") for r in sizes]
+    for name, (operations, kept) in work.items():
+        for r in sizes:
+            area = (r / COUNTED_PX) ** 2
+            results += [
+                Result(f"{name}, {r} px: a forward pass", operations * area / 1e9, "GFLOP"),
+                Result(f"{name}, {r} px: kept in bfloat16", kept * area / 2**30, "GiB"),
+                Result(f"{name}, {r} px: images/s of a GPU, estimated", 1 / seconds_of_an_update(operations, kept, r), "images/s"),
+            ]  # fmt: skip
+    longest = longest_training_hours(study, given.images, work)
+    results += [Result(f"{s.stage}: {k}", v, "") for s in table for k, v in list(asdict(s).items())[1:]]
+    results += [
+        Result("longest training on one GPU", longest, "h"),
+        Result(f"GPU work on {given.gpus} GPUs, at least", max(table[-1].gpu_hours / given.gpus, longest), "h"),
+    ]
+    report(results, given.json)
+
+
+if __name__ == "__main__":
+    main()
