@@ -100,7 +100,7 @@ def stages(
         Stage("labels, images, targets", 2 + len(study.split.use_folds), 11 / hour, 0, 0.05, 0.1),
         Stage("store", 2 * shards + 1 + 2 * len(sizes), store_s * images / hour, 0, together, native_gb + together),
     ]
-    gpu = {kind: 0.0 for kind in ("train", "predict")}
+    gpu = dict.fromkeys(("train", "predict"), 0.0)
     cpu, read = dict(gpu), dict(gpu)
     for model in study.models:
         for r in sizes:
@@ -155,7 +155,7 @@ def main() -> None:
             results += [
                 Result(f"{name}, {r} px: a forward pass", operations * area / 1e9, "GFLOP"),
                 Result(f"{name}, {r} px: kept in bfloat16", kept * area / 2**30, "GiB"),
-                Result(f"{name}, {r} px: images/s of a GPU, estimated", 1 / seconds_of_an_update(operations, kept, r), "images/s"),
+                Result(f"{name}, {r} px: a GPU, estimated", 1 / seconds_of_an_update(operations, kept, r), "images/s"),
             ]  # fmt: skip
     longest = longest_training_hours(study, given.images, work)
     results += [Result(f"{s.stage}: {k}", v, "") for s in table for k, v in list(asdict(s).items())[1:]]
