@@ -239,8 +239,9 @@ def _readable(name: str, value: Any) -> Any:
             return json.loads(value)
         except ValueError:
             return value
-    if name == "settings" and isinstance(value, dict) and isinstance(value.get("settings"), list):
-        return {**value, "settings": {row[0]: row[1] for row in value["settings"]}}
+    rows = value.get("settings") if name == "settings" and isinstance(value, dict) else None
+    if isinstance(rows, list) and all(isinstance(row, list) and len(row) > 1 for row in rows):
+        return value | {"settings": {str(row[0]): row[1] for row in rows}}
     return value
 
 
