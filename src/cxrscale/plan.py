@@ -281,11 +281,13 @@ def config_name(rule: str, path: tuple[str, ...], value: Any, config: Mapping[st
     """
     if path[:2] == ("settings", "settings"):
         return ".".join(path[2:])
+    sections = SECTIONS.get(rule, ())
     for end in range(len(path), 0, -1):
         held = value if end == len(path) else ABSENT
-        found = [p for p, v in _paths(config) if p[-1] == path[end - 1] and held in (ABSENT, v)]
+        named = [(p, v) for p, v in _paths(config) if p[-1] == path[end - 1]]
+        # An override has another value than its section.
+        found = [p for p, v in named if held in (ABSENT, v)] or [p for p, _ in named if p[0] in sections]
         if found:
-            sections = SECTIONS.get(rule, ())
             best = min(
                 found,
                 key=lambda other: (

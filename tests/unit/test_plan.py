@@ -37,6 +37,9 @@ def test_changed_settings_have_the_names_of_the_config_and_both_values() -> None
     assert changed("evaluate", {"settings": {"seed": 7}}, {"seed": 1}) == "evaluation.seed changed from 1 to 7"
     split = {"split": {"seed": 7, "folds": 10}}
     assert changed("build_targets", split, {"seed": 7, "folds": 5}) == "split.folds changed from 5 to 10"
+    # An override: the section itself has another value.
+    override = changed("train", {"settings": '{"learning_rate": 0.2}'}, "{}")
+    assert override == "training.learning_rate changed from its default to 0.2"
     report = {"settings": {"settings": [["training.epochs", 30, 30]]}}
     old = {"settings": [["training.epochs", 2, 30]]}
     assert changed("report", report, old) == "training.epochs changed from 2 to 30"
