@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Jobs import the package of this checkout, and shell commands run the Python that runs Snakemake.
 SOURCE = Path(workflow.basedir) / "src"
@@ -18,7 +19,7 @@ os.environ.update(
 )
 
 from cxrscale import config as study_config
-from cxrscale import provenance
+from cxrscale import plan, provenance
 from cxrscale.datasets import lookup, size, subgroups, synthetic
 from cxrscale.errors import StudyError
 from cxrscale.layout import Layout
@@ -52,6 +53,8 @@ except StudyError as error:
 
 config.clear()
 config.update(study.model_dump(mode="json"))
+# Before anything starts: why each stage runs, and what its trainings will cost.
+plan.announce(workflow, logger, config)
 
 # The size of the data set in units of MIMIC-CXR-JPG, by which limits of time grow in a cluster's profile.
 os.environ["MIMICS"] = f"{images / 377_110:.6f}"
@@ -72,8 +75,8 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/store.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/explain.smk"
 include: "workflow/rules/combine.smk"
+include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
 
 

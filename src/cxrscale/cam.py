@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cxrscale.augmentation import image_keys, normalise
+from cxrscale.heads import has_exact_cam
 from cxrscale.loader import decoded_batches
 from cxrscale.models import feature_map
 from cxrscale.splits import combine_split
@@ -58,15 +59,6 @@ def select_boxed(
     ]
     chosen = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["finding", "image_id", "split"])
     return chosen.merge(targets[["image_id", "subject_id"]], on="image_id", how="left")
-
-
-def has_exact_cam(model: nn.Module) -> bool:
-    """Whether the logits are a linear map of globally averaged features, so that the exact map exists."""
-    pool = getattr(model, "global_pool", None)
-    kind = getattr(pool, "pool_type", None)
-    classifier = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
-    # A head with layers between pooling and classifier (MobileNetV3) takes more inputs than there are feature maps.
-    return kind == "avg" and isinstance(classifier, nn.Linear) and classifier.in_features == model.num_features
 
 
 def class_activation_maps(

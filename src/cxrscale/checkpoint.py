@@ -95,6 +95,7 @@ def _link(source: Path, target: Path, names: Sequence[str]) -> None:
         except OSError:  # a file system without hard links
             shutil.copy2(source / name, temporary)
         temporary.replace(target / name)
+        temporary.unlink(missing_ok=True)  # where both were links to one file, replacing did nothing
 
 
 def random_state() -> dict[str, Any]:

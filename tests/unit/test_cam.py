@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from cxrscale.cam import class_activation_maps, has_exact_cam, maps_of_pairs, select_boxed, select_images
+from cxrscale.cam import class_activation_maps, maps_of_pairs, select_boxed, select_images
+from cxrscale.heads import has_exact_cam
 from cxrscale.models import build_model
 
 FINDINGS = [0, 2, 1]

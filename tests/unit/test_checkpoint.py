@@ -60,6 +60,7 @@ def test_a_kept_learner_survives_the_deletion_of_its_outputs(tmp_path):
         (tmp_path / name).unlink()
     assert not checkpoint.restore(tmp_path, "second", NAMES)
     assert checkpoint.restore(tmp_path, "first", NAMES)
+    assert sorted(path.name for path in (tmp_path / "kept/first").iterdir()) == sorted(NAMES)
     assert (tmp_path / "weights").read_text() == "weights one"
 
 

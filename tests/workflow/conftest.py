@@ -1,10 +1,12 @@
 """Runs of the real workflow, each in a copy of the checkout, so that tests can edit code, config and results."""
 
+import hashlib
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -37,15 +39,40 @@ def snakemake(folder: Path, *arguments: str, config: str | None = TINY) -> subpr
     )
 
 
-def planned(folder: Path, *arguments: str, config: str | None = TINY) -> dict[str, int]:
-    """The jobs that a dry run plans, by rule, without `all`; {} if nothing is to be done."""
+@dataclass(frozen=True)
+class Plan:
+    """What a dry run says: jobs by rule without `all`, why by rule, all of its output."""
+
+    jobs: dict[str, int]
+    why: dict[str, str]
+    text: str
+
+
+def dry_run(folder: Path, *arguments: str, config: str | None = TINY) -> Plan:
+    """Plan a run; no jobs and no reasons if nothing is to be done."""
     result = snakemake(folder, "-n", *arguments, config=config)
     assert result.returncode == 0, result.stdout
     if "Nothing to be done" in result.stdout:
-        return {}
+        return Plan({}, {}, result.stdout)
     table = result.stdout.split("Job stats:")[1]
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+    reasons = result.stdout.partition("Why each stage runs:\n")[2].partition("\n\n")[0]
+    why = dict(re.findall(r"^    (\w+) +(\d+ of \d+: .+)$", reasons, re.M))
+    return Plan({rule: n for rule, n in jobs.items() if rule not in ("total", "all")}, why, result.stdout)
+
+
+def planned(folder: Path, *arguments: str, config: str | None = TINY) -> dict[str, int]:
+    """The jobs that a dry run plans, by rule, without `all`; {} if nothing is to be done."""
+    return dry_run(folder, *arguments, config=config).jobs
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every result by its path below `results/`, logs left out."""
+    files = {path.relative_to(folder / "results"): path for path in (folder / "results").rglob("*") if path.is_file()}
     return {
-        rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M) if rule not in ("total", "all")
+        str(name): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if "logs" not in name.parts
     }
 
 

@@ -1,7 +1,9 @@
 """What reruns after a change: a meaning that changed, and nothing else."""
 
+import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from .conftest import ROOT, planned, snakemake
+from .conftest import ROOT, TINY, dry_run, hashes, planned, snakemake
 
 Edit = Callable[[str, str, str], None]
 LEARNER = "results/tiny/learners/test_resnet/48px/fold0-seed0"
@@ -103,24 +105,227 @@ def test_new_config_key_and_new_data_set_rerun_nothing(study: Path, edit: Edit) 
     assert planned(study) == {}
 
 
-def test_how_it_runs_reruns_nothing(study: Path) -> None:
-    changes = (
-        "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, nodes: 2, recompute: true, "
-        "compile: true, channels_last: false}"
-    )
-    assert planned(study, "--config", changes) == {}
+STORE = {"index_images": 1, "ingest_shard": 2, "collect_quarantine": 1, "list_shards": 2, "measure_store": 2}
+AFTER_IMAGES = STORE | {"downscale_together": 2, "build_targets": 1} | LEARNERS | SPANNING
+RUNS_OTHERWISE = (
+    "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, nodes: 2, recompute: true, "
+    "compile: true, channels_last: false}"
+)
+ONE_OVERRIDE = "training={overrides: [{model: test_resnet, resolution_px: 48, settings: {learning_rate: 0.001}}]}"
+WEIGHTS = "weights: {file: data/test_resnet.safetensors}"
+ONE_MORE_MODEL = f"models=[{{name: test_resnet, {WEIGHTS}}}, {{name: test_efficientnet}}, {{name: test_vit}}]"
 
 
-def test_override_trains_the_learner_it_names(study: Path) -> None:
-    override = "training={overrides: [{model: test_resnet, resolution_px: 48, settings: {learning_rate: 0.001}}]}"
-    jobs = planned(study, "--config", override)
-    assert jobs == dict.fromkeys(LEARNERS, 1) | SPANNING
+@pytest.mark.parametrize(
+    ("change", "jobs", "why"),
+    [
+        (["--config", RUNS_OTHERWISE], {}, {}),
+        (["--workflow-profile", "profiles/slurm"], {}, {}),
+        (
+            ["--config", ONE_OVERRIDE],
+            dict.fromkeys(LEARNERS, 1) | SPANNING,
+            {"train": "1 of 4: training.learning_rate changed from its default to 0.001"},
+        ),
+        (
+            ["--config", "resolutions_px=[32, 40, 48]"],
+            {"downscale_shard": 2, "list_shards": 1, "measure_store": 1} | dict.fromkeys(LEARNERS, 2) | SPANNING,
+            {"train": "2 of 6: not made yet", "compare": "1 of 1: learners: 2 more"},
+        ),
+        (
+            ["--config", ONE_MORE_MODEL],
+            dict.fromkeys(LEARNERS, 2) | SPANNING,
+            {"predict": "2 of 6: not made yet", "stack": "1 of 1: learners: 2 more"},
+        ),
+        (
+            ["--config", "seeds=[0, 1]"],
+            LEARNERS | SPANNING,
+            {"train": "4 of 8: not made yet", "compare_fields": "1 of 1: comes after compare, erf"},
+        ),
+        (
+            ["--config", "split={use_folds: [0, 1]}"],
+            {"build_targets": 1} | LEARNERS | SPANNING,
+            {"build_targets": "1 of 2: not made yet", "stack": "1 of 1: learners: 4 more, folds: 1 more"},
+        ),
+        (
+            ["--config", "labels={uncertain: ones}"],
+            {"build_targets": 1} | LEARNERS | SPANNING,
+            {
+                "build_targets": '1 of 1: labels.uncertain changed from "zeros" to "ones"',
+                "train": "4 of 4: comes after build_targets",
+            },
+        ),
+        (["--config", "store={jpeg_quality: 80}"], AFTER_IMAGES, {"ingest_shard": "2 of 2: not made yet"}),
+        (["--config", "store={geometry: pad}"], AFTER_IMAGES, {"ingest_shard": "2 of 2: not made yet"}),
+        (
+            ["--config", "stacking={tolerance: 1.0e-7}"],
+            {"stack": 1, "report": 1},
+            {"stack": "1 of 1: stacking.tolerance changed from 1e-08 to 1e-07", "report": "1 of 1: comes after stack"},
+        ),
+        (
+            ["--config", "comparison={margin_auroc: 0.02}"],
+            {"compare": 1, "compare_fields": 1, "report": 1},
+            {"compare": "1 of 1: comparison.margin_auroc changed from 0.01 to 0.02"},
+        ),
+        (
+            ["--config", "erf={images: 4}"],
+            {"erf": 4, "compare_fields": 1, "report": 1},
+            {"erf": "4 of 4: erf.images changed to 4"},
+        ),
+        (
+            ["--config", "cam={images_per_finding: 2}"],
+            {"cam": 4, "report": 1},
+            {"cam": "4 of 4: cam.images_per_finding changed from 1 to 2"},
+        ),
+        (
+            ["--config", "report={findings: [Fracture]}"],
+            {"report": 1},
+            {"report": '1 of 1: report.findings changed from null to ["Fracture"]'},
+        ),
+        (
+            ["--forcerun", "erf"],
+            {"erf": 4, "compare_fields": 1, "report": 1},
+            {"erf": "4 of 4: asked for by --force", "report": "1 of 1: comes after erf, compare_fields"},
+        ),
+    ],
+)
+def test_a_setting_runs_what_depends_on_it_and_says_why(
+    finished: Path, change: list[str], jobs: dict[str, int], why: dict[str, str]
+) -> None:
+    plan = dry_run(finished, *change)
+    assert plan.jobs == jobs
+    assert set(plan.why) == set(jobs)
+    assert {rule: plan.why[rule] for rule in why} == why
 
 
-def test_one_more_resolution_leaves_what_exists(study: Path) -> None:
-    jobs = planned(study, "--config", "resolutions_px=[32, 40, 48]")
-    new = {"downscale_shard": 2, "list_shards": 1, "measure_store": 1, **dict.fromkeys(LEARNERS, 2)}
-    assert jobs == new | SPANNING
+CODE = [
+    ("stacking/simplex.py", "LEAST = 1e-12", "LEAST = 1e-13", {"stack": 1, "report": 1}),
+    (
+        "evaluation/comparison.py",
+        "from dataclasses import",
+        "NEW = 1\nfrom dataclasses import",
+        {"compare": 1, "compare_fields": 1, "report": 1},
+    ),
+    ("field_size.py", "RING = 1 / 16", "RING = 1 / 8", {"erf": 4, "compare_fields": 1, "report": 1}),
+    ("field_effect.py", "LEAST_FINDINGS = 5", "LEAST_FINDINGS = 6", {"compare_fields": 1, "report": 1}),
+    ("cam.py", "PIXELS = 8 * 512**2", "PIXELS = 9 * 512**2", {"cam": 4, "localise": 4, "report": 1}),
+    ("localisation.py", "GRID = 256", "GRID = 128", {"localise": 4, "report": 1}),
+    ("figures.py", "DRAWN_PX = 256", "DRAWN_PX = 128", {"report": 1}),
+    ("checkpoint.py", 'SUPERSEDED = "superseded"', 'SUPERSEDED = "replaced"', LEARNERS | SPANNING),
+]
+
+
+def test_code_runs_the_stage_that_runs_it_and_what_reads_that(study: Path, edit: Edit) -> None:
+    for module, old, new, jobs in CODE:
+        file = f"src/cxrscale/{module}"
+        edit(file, old, new)
+        plan = dry_run(study)
+        assert plan.jobs == jobs, module
+        assert plan.why[next(iter(jobs))].endswith("its code changed"), module
+        edit(file, new, old)
+    assert planned(study) == {}
+
+
+def test_training_again_is_announced_with_its_cost(study: Path, edit: Edit) -> None:
+    """Before it starts, from the last records; of a GPU in GPU-hours, scaled to the epochs that are asked for."""
+    edit("src/cxrscale/checkpoint.py", 'SUPERSEDED = "superseded"', 'SUPERSEDED = "replaced"')
+    assert "To be trained again: 4, less than 0.01 hours of training on a CPU" in dry_run(study).text
+    for i, path in enumerate(sorted((study / "results/tiny/learners").glob("*/*/*/cost.json"))):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"seconds": 3600, "gpu_seconds": 7200 * (1 + i), "device": "Big GPU"}))
+    assert "To be trained again: 4, about 20 GPU-hours (Big GPU) by their last records" in dry_run(study).text
+    assert "4, about 60 GPU-hours" in dry_run(study, "--config", "training={epochs: 6}").text
+    more = dry_run(study, "--config", "seeds=[0, 1]", "resolutions_px=[32, 40, 48]").text
+    assert "To be trained for the first time: 4, about 20 GPU-hours (Big GPU) by records of the same model" in more
+    assert "; 4, unknown how long, no such learner was trained yet." in more
+    # A real run says it too, once, before the first job; the processes of its jobs do not.
+    targets = [f"results/tiny/learners/test_resnet/{r}px/fold0-seed0/weights.safetensors" for r in (32, 48)]
+    result = snakemake(study, *targets)
+    assert result.returncode == 0, result.stdout
+    said = "To be trained again: 2, about 14 GPU-hours (Big GPU)"
+    assert result.stdout.count("Why each stage runs:") == result.stdout.count(said) == 1
+    assert result.stdout.index(said) < result.stdout.index("Training test_resnet at")
+    # What was there is kept, and tells its cost again where the record itself is gone.
+    learner = (study / targets[0]).parent
+    assert list((learner / "replaced").glob("*/weights.safetensors"))
+    (learner / "cost.json").unlink()
+    (learner / "cost.json").with_name("weights.safetensors").unlink()
+    again = dry_run(study, targets[0])
+    assert again.why == {"train": "1 of 1: some of its files are missing"}
+    assert "To be trained again: 1, less than 0.01 hours of training on a CPU" in again.text
+
+
+def test_groups_count_as_one_job(finished: Path) -> None:
+    """Four predictions with their evaluations, and the four stages that span learners."""
+    groups = ["--groups", "predict=learner", "evaluate=learner"]
+    assert "12 steps in 8 jobs of the cluster" in dry_run(finished, "-R", "predict", *groups).text
+    two = dry_run(finished, "-R", "predict", *groups, "--group-components", "learner=2")
+    assert "12 steps in 6 jobs of the cluster" in two.text
+    assert "jobs of the cluster" not in dry_run(finished, "-R", "predict").text
+
+
+def test_what_a_change_leaves_is_left_to_the_byte(study: Path) -> None:
+    """One more resolution, one more fold, another label policy, other JPEGs: the stages before learners, for real."""
+    before = hashes(study)
+    fold, labels = "tiny/targets/fold0.parquet", "tiny/labels.parquet"
+
+    def run(*arguments: str) -> dict[str, str]:
+        result = snakemake(study, *arguments)
+        assert result.returncode == 0, result.stdout
+        return hashes(study)
+
+    def changed(after: dict[str, str]) -> set[str]:
+        return {name for name, value in before.items() if after.get(name) != value}
+
+    more = run("stores", "targets", "--config", "resolutions_px=[32, 40, 48]", "split={use_folds: [0, 1]}")
+    assert changed(more) == set()
+    assert {name.split("/")[2] for name in more.keys() - before.keys()} == {"40", "fold1.parquet"}
+    other_jpegs = run("stores", "targets", "--config", "store={jpeg_quality: 80}")
+    assert changed(other_jpegs) == set()  # labels and targets, made of the same rows, are the same too
+    assert len({name.split("/")[1] for name in other_jpegs if name.startswith("stores/")}) == 2
+    policy = run("targets", "--config", "labels={uncertain: ones}")
+    assert changed(policy) == {fold}
+    assert labels in before
+
+
+def test_settings_of_late_stages_change_no_file_of_others(study: Path) -> None:
+    before = hashes(study)
+    settings = ("stacking={tolerance: 1.0e-7}", "comparison={margin_auroc: 0.02}", "report={findings: [Fracture]}")
+    result = snakemake(study, "--config", *settings)
+    assert result.returncode == 0, result.stdout
+    assert "Training test_" not in result.stdout
+    after = hashes(study)
+    assert after.keys() == before.keys()
+    changed = {name.split("/")[1] for name, value in before.items() if after[name] != value}
+    assert changed == {"comparison", "stacking", "report"}
+
+
+def test_a_moved_data_root_reruns_nothing_and_a_corrected_row_does(study: Path) -> None:
+    """The synthetic pictures read as MIMIC-CXR-JPG's, with a learner and its boxes."""
+    shutil.copytree(study / "results/data/synthetic-tiny", study / "here/root")
+    given = yaml.safe_load((study / TINY).read_text()) | {"study": "moved", "cam": {"boxes": "boxes.csv"}}
+    given["dataset"] = {"name": "real", "root": "here/root"}
+    (study / "moved.yaml").write_text(yaml.safe_dump(given))
+    target = "results/moved/learners/test_resnet/32px/fold0-seed0/localisation.csv"
+    result = snakemake(study, target, config="moved.yaml")
+    assert result.returncode == 0, result.stdout
+    everything = planned(study, config="moved.yaml")
+    assert everything["train"] == 3
+    (study / "there").mkdir()
+    (study / "here/root").rename(study / "there/other")
+    given["dataset"]["root"] = "there/other"
+    (study / "moved.yaml").write_text(yaml.safe_dump(given))
+    for file in (study / "there/other").glob("*.csv*"):
+        file.touch()
+    assert planned(study, target, config="moved.yaml") == {}
+    assert planned(study, config="moved.yaml") == everything
+
+    table = study / "there/other/mimic-cxr-2.0.0-chexpert.csv.gz"
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    rows.loc[0, "Fracture"] = "0.0" if rows.loc[0, "Fracture"] == "1.0" else "1.0"
+    rows.to_csv(table, index=False)
+    plan = dry_run(study, target, config="moved.yaml")
+    assert plan.jobs == {"parse_labels": 1, "build_targets": 1, "train": 1, "localise": 1}
+    assert plan.why["parse_labels"] == "1 of 1: csv files of the data set changed"
 
 
 def test_changed_sources_are_found_and_only_their_shard_is_made_again(study: Path) -> None:
@@ -157,7 +362,7 @@ def test_another_list_of_images_stops_before_anything_is_trained(study: Path) ->
     assert result.returncode != 0
     assert "1 in it are no longer named so" in result.stdout
     assert "snakemake --cores all check_sources" in result.stdout
-    assert "rule train:" not in result.stdout
+    assert "Training test_" not in result.stdout
     assert "is no longer in the csv files" in snakemake(study, "check_sources").stdout
     assert planned(study)["ingest_shard"] == 1
 
@@ -182,21 +387,6 @@ def test_two_studies_with_the_same_store_settings_share_one_store(study: Path) -
     assert jobs == {}
 
 
-def test_label_policy_touches_no_image(study: Path) -> None:
-    jobs = planned(study, "--config", "labels={uncertain: ones}")
-    assert jobs == {"build_targets": 1} | LEARNERS | SPANNING
-
-
-def test_code_of_training_retrains_and_code_of_stacking_does_not(study: Path, edit: Edit) -> None:
-    edit("src/cxrscale/stacking/simplex.py", "LEAST = 1e-12", "LEAST = 1e-13")
-    assert planned(study) == {"stack": 1, "report": 1}
-    edit("src/cxrscale/checkpoint.py", 'SUPERSEDED = "superseded"', 'SUPERSEDED = "replaced"')
-    jobs = planned(study)
-    assert jobs["train"] == 4
-    assert "ingest_shard" not in jobs
-    assert "parse_labels" not in jobs
-
-
 def test_replaced_learner_is_moved_aside_and_comes_back(study: Path) -> None:
     learner = study / "results/tiny/learners/test_resnet/32px/fold0-seed0"
     target = f"{learner.relative_to(study)}/weights.safetensors"
@@ -208,6 +398,57 @@ def test_replaced_learner_is_moved_aside_and_comes_back(study: Path) -> None:
     result = snakemake(study, target)
     assert result.returncode == 0, result.stdout
     assert (learner / "weights.safetensors").read_bytes() == first
+
+
+def test_no_run_deletes_a_finished_learner(study: Path) -> None:
+    """A training that fails, or is killed with all of Snakemake; then --forceall, and predictions made again."""
+    learner = study / "results/tiny/learners/test_resnet/32px/fold0-seed0"
+    target = f"{learner.relative_to(study)}/weights.safetensors"
+    finished = {name: (learner / name).read_bytes() for name in ("weights.safetensors", "history.csv", "cost.json")}
+
+    def kept() -> list[dict[str, bytes]]:
+        return [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in (learner / "kept").iterdir()]
+
+    failed = snakemake(study, target, "--config", "training={batch_images: 4096}")
+    assert failed.returncode != 0
+    assert "too few" in failed.stdout
+    assert kept() == [finished]
+
+    command = [sys.executable, "-m", "snakemake", target, "--cores", "2", "--configfile", TINY, "--config"]
+    command.append("training={learning_rate: 0.001, epochs: 5000}")
+    with subprocess.Popen(command, cwd=study, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        while not (learner / "checkpoint.pt").is_file():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (learner / "weights.safetensors").exists()
+    assert kept() == [finished]
+    assert snakemake(study, "--unlock").returncode == 0
+    assert dry_run(study, target).why == {"train": "1 of 1: not finished, there is a checkpoint"}
+
+    forced = snakemake(study, target, "--forceall")
+    assert forced.returncode == 0, forced.stdout
+    assert re.search("train +1 of 1: asked for by --force", forced.stdout)
+    assert {name: (learner / name).read_bytes() for name in finished} == finished
+    assert kept() == [finished]
+    again = snakemake(study, f"{learner.relative_to(study)}/predictions.parquet", "--force")
+    assert again.returncode == 0, again.stdout
+    assert {name: (learner / name).read_bytes() for name in finished} == finished
+    assert planned(study) == {}
+
+
+def test_an_interrupted_job_is_run_again_and_says_so(study: Path) -> None:
+    """The mark that Snakemake leaves of a job which was running when it was killed."""
+    output = "results/tiny/comparison/auroc.csv"
+    marks = study / ".snakemake/incomplete"
+    marks.mkdir(exist_ok=True)
+    (marks / base64.urlsafe_b64encode(output.encode()).decode()).write_text('{"external_jobid": null}')
+    plan = dry_run(study)
+    assert plan.why == {
+        "compare": "1 of 1: interrupted before",
+        "compare_fields": "1 of 1: comes after compare",
+        "report": "1 of 1: comes after compare, compare_fields",
+    }
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])

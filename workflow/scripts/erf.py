@@ -8,10 +8,10 @@ import torch
 
 from cxrscale import atomic, tables
 from cxrscale.augmentation import normalise
-from cxrscale.cam import has_exact_cam
 from cxrscale.devices import leased
 from cxrscale.field_size import FIELDS, NO_FIELD, field_rows
 from cxrscale.findings import TARGETS
+from cxrscale.heads import has_exact_cam
 from cxrscale.joblog import job
 from cxrscale.loader import decoded_batches, select_examples
 from cxrscale.models import build_model, calibrate_batch_norm, feature_map, load_learner
