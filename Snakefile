@@ -19,7 +19,7 @@ os.environ.update(
 
 from cxrscale import config as study_config
 from cxrscale import provenance
-from cxrscale.datasets import lookup, subgroups, synthetic
+from cxrscale.datasets import lookup, size, subgroups, synthetic
 from cxrscale.errors import StudyError
 from cxrscale.layout import Layout
 
@@ -40,9 +40,12 @@ try:
     if study.dataset.synthetic:
         source_files = [layout.source_path(name) for name in synthetic.FILES]
         source_digests = {"labels": {}, "images": {}}
+        images = 3 * study.dataset.synthetic.patients
     else:
         source_files = []
-        source_digests = lookup.source_digests(study.dataset.format, Path(study.dataset.root), label_options)
+        where = (study.dataset.format, Path(study.dataset.root), label_options)
+        source_digests = lookup.source_digests(*where)
+        images = size.count_images(Path(layout.images), *where)
     subgroups_digest = subgroups.digest(study.evaluation.subgroups, study.evaluation.groups)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
@@ -50,6 +53,8 @@ except StudyError as error:
 config.clear()
 config.update(study.model_dump(mode="json"))
 
+# The size of the data set in units of MIMIC-CXR-JPG, by which limits of time grow in a cluster's profile.
+os.environ["MIMICS"] = f"{images / 377_110:.6f}"
 gpu = 1 if study.accelerator == "cuda" else 0
 code = partial(provenance.code_digest_of, SCRIPTS)
 logs = f"{layout.folder}/logs"
