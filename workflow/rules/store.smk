@@ -171,7 +171,8 @@ rule check_sources:
         f"{layout.store}/logs/check_sources.log",
     conda:
         "../../envs/cxrscale.yaml"
-    threads: workflow.cores or 1
+    # A number, since a cluster has no total of cores; on one machine --cores caps it.
+    threads: 8
     resources:
         mem_mb=3000,
         runtime=1440,
