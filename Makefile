@@ -1,13 +1,14 @@
 # make demo   installs what is pinned into .venv and runs a complete study on synthetic data, on the CPU
 # make truth  the truth test: two larger synthetic studies, then pass or fail for each claim; over an hour on 2 cores
 # make test   installs and runs the tests
+# make test-cluster   the tests on a real SLURM, brought up on this Debian machine and taken down again; needs root
 # make lint   formatting, types and workflow checks
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
 export PYTHONNOUSERSITE := 1
 
-.PHONY: install demo truth test lint format clean
+.PHONY: install demo truth test test-cluster lint format clean
 
 install: $(INSTALLED)
 
@@ -30,6 +31,9 @@ truth: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+test-cluster: $(INSTALLED)
+	tests/cluster/slurm.sh run $(BIN)/python -m pytest -p no:cacheprovider tests/cluster
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

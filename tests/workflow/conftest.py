@@ -29,6 +29,13 @@ def copy_checkout(target: Path) -> Path:
     return target
 
 
+def give_weights(folder: Path) -> None:
+    """Write the file that the tiny study names: it stands for weights trained on colour pictures."""
+    rgb = timm.create_model("test_resnet", pretrained=False)
+    (folder / "data").mkdir()
+    save_file(rgb.state_dict(), folder / "data/test_resnet.safetensors")
+
+
 def snakemake(folder: Path, *arguments: str, config: str | None = TINY) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in `folder`, both streams in stdout."""
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2"]
@@ -80,9 +87,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with the tiny study run to its end. Not to be changed: see `study`."""
     folder = copy_checkout(tmp_path_factory.mktemp("finished"))
-    rgb = timm.create_model("test_resnet", pretrained=False)  # stands for weights trained on colour pictures
-    (folder / "data").mkdir()
-    save_file(rgb.state_dict(), folder / "data/test_resnet.safetensors")
+    give_weights(folder)
     result = snakemake(folder)
     assert result.returncode == 0, result.stdout
     return folder

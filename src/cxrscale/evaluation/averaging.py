@@ -13,8 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+from scipy.stats import chi2
 
 from cxrscale.evaluation.clustered import Components
+
+#: One-sided confidence of the bound that a test's own variance over seeds sets to the pooled one.
+OWN_BOUND = 0.9
 
 
 @dataclass(frozen=True)
@@ -148,9 +152,11 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
     first from it.
 
     In a fold with S seeds let d_s be the contrast, v the clustered variance of its mean over seeds for these learners,
-    c the mean covariance of two seeds' d and b the variance of d over seeds, its own or the pooled one, whichever is
-    larger: neither a chance likeness of few seeds nor quiet neighbours may make it small. d_s = truth + training + what
-    the patients do to all learners alike (variance c) + what they do to this one; b holds the second and the fourth. So
+    c the mean covariance of two seeds' d and b the variance of d over seeds: its own or the pooled one, whichever is
+    larger, so that neither a chance likeness of few seeds nor quiet neighbours make it small; but no more than the
+    upper OWN_BOUND confidence bound of its own, so that wild neighbours do not hide what is certain.
+    d_s = truth + training + what the patients do to all learners alike (variance c) + what they do to this one; b
+    holds the second and the fourth. So
     b / S + c estimates the variance of the mean without counting the fourth twice. It is not let below v, so that no
     claim about resolution is firmer than one about the learners. Degrees of freedom (Satterthwaite): those of the
     pooled variance for b, (S - 1) times (resolutions - 1) for a difference; patients of a class less one for what that
@@ -166,7 +172,9 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
         whole = v
         if n_seeds > 1:
             pooled_b, times = np.array([fold.spread.of(row) for row in contrasts]).T
-            of_seeds = np.maximum(d.var(axis=1, ddof=1), pooled_b) / n_seeds
+            own = d.var(axis=1, ddof=1)
+            bound = own * (n_seeds - 1) / chi2.ppf(1 - OWN_BOUND, n_seeds - 1)
+            of_seeds = np.maximum(own, np.minimum(pooled_b, bound)) / n_seeds
             shared = (n_seeds**2 * v - np.einsum("css->c", by_seed)) / (n_seeds * (n_seeds - 1))
             whole = np.maximum(of_seeds + np.maximum(shared, 0.0), v)
             doubt += of_seeds**2 / (times * (n_seeds - 1))

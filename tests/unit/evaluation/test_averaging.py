@@ -2,6 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from cxrscale.evaluation.auroc import weighted_auroc
 from cxrscale.evaluation.averaging import FoldAuroc, mean_component, means_over, pooled, spread_of
@@ -54,7 +55,7 @@ def test_one_seed_knows_no_spread():
     assert mean.se_patients**2 == pytest.approx(0.0003)
 
 
-def test_the_larger_spread_counts_own_or_pooled():
+def test_the_larger_spread_counts_own_or_pooled_within_the_bound_of_its_own():
     quiet, wild = by_hand(), by_hand()
     wild = pooled([FoldAuroc(**{**vars(wild), "auroc": wild.auroc * [[1, 1], [2, 1], [3, 1]]})])[0]
     together = pooled([quiet, wild])
@@ -62,7 +63,10 @@ def test_the_larger_spread_counts_own_or_pooled():
     own = [float((f.auroc @ DIFFERENCE[0]).var(ddof=1)) for f in (quiet, wild)]
     assert together[0].spread.difference == pytest.approx(np.mean(own))
     found = [means_over([f], DIFFERENCE)[0].se ** 2 - 0.0001 for f in together]
-    assert found == pytest.approx([np.mean(own) / 3, own[1] / 3])
+    # The first is quiet beside a wild one: the pooled spread counts up to the upper 90 % bound of its own.
+    bound = own[0] * 2 / chi2.ppf(0.1, 2)
+    assert own[0] < bound < np.mean(own)
+    assert found == pytest.approx([bound / 3, own[1] / 3])
 
 
 def test_the_pooled_spread_is_the_mean_over_pairs():

@@ -1,0 +1,185 @@
+"""What a study meets on SLURM: its own jobs with what they ask for, GPUs of their own, retries, lost jobs and heads."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from tests.workflow.conftest import ROOT, TINY, copy_checkout, give_weights
+
+from .conftest import PATIENCE_S, accounted, site
+
+PROFILE = "profiles/site"
+SMALL = ROOT / "tests/cluster/small.smk"
+
+
+def command(*arguments: str, profile: str = PROFILE) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "--workflow-profile", profile, *arguments]
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with the site's profile and the weights that the tiny study starts from."""
+    folder = copy_checkout(tmp_path_factory.mktemp("cluster"))
+    (folder / PROFILE).mkdir()
+    (folder / PROFILE / "config.yaml").write_text(yaml.safe_dump(site(folder)))
+    give_weights(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(checkout: Path) -> tuple[Path, list[dict[str, str]], str]:
+    """The tiny study after its run on SLURM, the records of its jobs, and what Snakemake said.
+
+    On the way the head is killed with -9 while trainings run; they end by themselves before it is started again.
+    """
+    began = time.time()
+    study = ("--configfile", TINY)
+    learners = checkout / "results/tiny/learners"
+    with subprocess.Popen(command(*study), cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as head:
+        wait_until(lambda: head.poll() is not None or "RUNNING" in running("rule_train"))
+        assert head.poll() is None, head.communicate()[0]
+        head.send_signal(signal.SIGKILL)
+    wait_until(lambda: not running(""))
+    ended = {path: path.stat().st_mtime_ns for path in learners.rglob("weights.safetensors")}
+    assert ended, "no training outlived the head"
+    subprocess.run(command(*study, "--unlock"), cwd=checkout, check=True, capture_output=True)
+    again = subprocess.run(
+        command(*study), cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert again.returncode == 0, again.stdout
+    changed = [path for path, then in ended.items() if path.stat().st_mtime_ns != then]
+    return checkout, accounted(began), "\n".join(map(str, changed))
+
+
+def running(comment: str) -> str:
+    """States of the jobs whose comment holds a word."""
+    listed = subprocess.run(["squeue", "-h", "-o", "%T %k"], capture_output=True, text=True, check=True).stdout
+    return "\n".join(line for line in listed.splitlines() if comment in line)
+
+
+def of_rule(records: list[dict[str, str]], rule: str) -> list[dict[str, str]]:
+    return [r for r in records if r["Comment"].startswith(f"rule_{rule}")]
+
+
+def test_every_stage_is_a_job_with_what_it_asks_for(finished: tuple[Path, list[dict[str, str]], str]) -> None:
+    folder, records, _ = finished
+    asked = yaml.safe_load((folder / "profiles/slurm/config.yaml").read_text())["set-resources"]
+    for rule in ("train", "predict", "erf", "cam", "localise"):
+        found = [r for r in of_rule(records, rule) if r["State"] == "COMPLETED"]
+        assert len(found) >= 4, rule
+        for record in found:
+            resolution = re.search(r"_(\d+)_0_0$", record["Comment"])
+            assert resolution, record
+            names = {"attempt": 1, "wildcards": SimpleNamespace(resolution=resolution[1]), "int": int}
+            memory, minutes = (
+                eval(str(asked[rule][key]).replace("$MIMICS", str(120 / 377_110)), {"__builtins__": {}}, names)
+                for key in ("mem_mb", "runtime")
+            )
+            assert record["ReqMem"] == f"{memory}M", record
+            assert int(record["TimelimitRaw"]) == round(minutes), record
+            assert record["AllocCPUS"] == "1", record
+    single = ("make_synthetic", "parse_labels", "index_images", "build_targets", "collect_quarantine")
+    for rule in (*single, "compare", "stack", "report"):
+        assert of_rule(records, rule), rule
+
+
+def test_short_steps_share_a_job(finished: tuple[Path, list[dict[str, str]], str]) -> None:
+    _, records, _ = finished
+    assert not [r for r in records if re.fullmatch(r"rule_(ingest_shard|evaluate).*wildcards.*", r["Comment"])]
+    (metrics,) = [r for r in records if r["Comment"] == "rule_metrics_evaluate"]
+    assert metrics["AllocCPUS"] == "4"
+    (images,) = [r for r in records if r["Comment"].startswith("rule_images_")]
+    assert images["AllocCPUS"] == "2"
+
+
+def test_killed_head_redoes_nothing_that_is_finished(finished: tuple[Path, list[dict[str, str]], str]) -> None:
+    folder, _, changed = finished
+    assert changed == ""
+    assert (folder / "results/tiny/report/report.html").is_file()
+    assert (
+        "Nothing to be done"
+        in subprocess.run(command("--configfile", TINY), cwd=folder, capture_output=True, text=True, check=True).stderr
+    )
+
+
+@pytest.fixture(scope="session")
+def small(checkout: Path) -> tuple[Path, list[dict[str, str]]]:
+    """small.smk after its run with the site's profile, and the records of its jobs."""
+    began = time.time()
+    folder = checkout / "small"
+    folder.mkdir()
+    several = {"launcher": "srun -n 4", "mpi": "srun", "tasks": 4, "nodes": 2, "gpu": 4}
+    (folder / "several.yaml").write_text(yaml.safe_dump({"threads": 1, "several": several}))
+    run = subprocess.run(
+        command("-s", str(SMALL), "--configfile", "several.yaml", profile=str(checkout / PROFILE)),
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    return folder, accounted(began)
+
+
+def test_a_gpu_has_one_job_at_a_time(small: tuple[Path, list[dict[str, str]]]) -> None:
+    folder, _ = small
+    uses = [path.read_text().split() for path in (folder / "gpu").iterdir()]
+    assert len(uses) == 6
+    assert all(len(devices.split(",")) == 1 for _, devices, *_ in uses)
+    spans = [(node, devices, float(began), float(ended)) for node, devices, began, ended in uses]
+    for i, (node, device, began, ended) in enumerate(spans):
+        for other_node, other_device, other_began, other_ended in spans[i + 1 :]:
+            apart = other_began >= ended or began >= other_ended
+            assert apart or (node, device) != (other_node, other_device)
+    assert max(sum(b <= t < e for _, _, b, e in spans) for _, _, t, _ in spans) <= 4
+
+
+def test_too_little_memory_or_time_is_tried_again_with_more(small: tuple[Path, list[dict[str, str]]]) -> None:
+    _, records = small
+    memory, slow = (
+        [(r["State"].split()[0], r) for r in of_rule(records, rule)] for rule in ("take_memory", "take_time")
+    )
+    assert [state for state, _ in memory][-1] == "COMPLETED"
+    assert [r["ReqMem"] for _, r in memory] == ["600M", "1200M"]
+    assert memory[0][0] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED")
+    assert [state for state, _ in slow] == ["TIMEOUT", "COMPLETED"]
+    assert [r["TimelimitRaw"] for _, r in slow] == ["1", "2"]
+
+
+def test_several_nodes_start_by_srun(small: tuple[Path, list[dict[str, str]]]) -> None:
+    folder, records = small
+    lines = sorted((folder / "several").read_text().splitlines())
+    assert [line.split()[0] for line in lines] == ["0", "1", "2", "3"]
+    assert len({line.split()[1] for line in lines}) == 2
+    (record,) = of_rule(records, "use_several")
+    assert "gres/gpu=4" in record["AllocTRES"]
+
+
+def test_cancelled_training_goes_on_from_its_checkpoint(finished: tuple[Path, list[dict[str, str]], str]) -> None:
+    folder, _, _ = finished
+    learner = "results/tiny/learners/test_resnet/48px/fold0-seed0"
+    arguments = (f"{learner}/weights.safetensors", "--configfile", TINY, "--config", "training={epochs: 60}")
+    began = time.time()
+    with subprocess.Popen(
+        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as head:
+        wait_until(lambda: head.poll() is not None or (folder / learner / "checkpoint.pt").is_file())
+        assert head.poll() is None, head.communicate()[0]
+        subprocess.run(["scancel", "--state=RUNNING", "--partition=test"], check=True)
+        said = head.communicate(timeout=PATIENCE_S)[0]
+    assert head.returncode == 0, said
+    states = [r["State"].split()[0] for r in of_rule(accounted(began), "train")]
+    assert states == ["CANCELLED", "COMPLETED"]
+    log = next((folder / "results/tiny/logs/train").glob("test_resnet-48px*.log")).read_text()
+    assert "going on from epoch" in log
