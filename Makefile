@@ -1,5 +1,5 @@
 # make demo   installs what is pinned into .venv and runs a complete study on synthetic data, on the CPU
-# make truth  the truth test: two larger synthetic studies, then pass or fail for each claim; over an hour on 2 cores
+# make truth  the truth test: two larger synthetic studies, then pass or fail for each claim; an hour on 2 cores
 # make test   installs and runs the tests
 # make test-cluster   the tests on a real SLURM, brought up on this Debian machine and taken down again; needs root
 # make lint   formatting, types and workflow checks

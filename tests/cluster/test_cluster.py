@@ -110,10 +110,25 @@ def test_killed_head_redoes_nothing_that_is_finished(finished: tuple[Path, list[
     folder, _, changed = finished
     assert changed == ""
     assert (folder / "results/tiny/report/report.html").is_file()
-    assert (
-        "Nothing to be done"
-        in subprocess.run(command("--configfile", TINY), cwd=folder, capture_output=True, text=True, check=True).stderr
+    said = dry_run(folder)
+    assert "Nothing to be done" in said
+    # Snakemake has no record of what ended without it, and would not see that its settings changed.
+    more = ("--config", "training={epochs: 60}")
+    unrecorded = re.search(r"Rules with missing metadata: (.+)", said)
+    assert unrecorded
+    assert "train" in unrecorded[1].split()
+    assert len(re.findall("Training test_", dry_run(folder, *more))) < 4
+    touched = ("--touch", "--cores", "1", "--configfile", TINY, "--forcerun", *unrecorded[1].split())
+    subprocess.run([sys.executable, "-m", "snakemake", *touched], cwd=folder, check=True, capture_output=True)
+    assert "missing metadata" not in dry_run(folder)
+    assert len(re.findall("Training test_", dry_run(folder, *more))) == 4
+
+
+def dry_run(folder: Path, *arguments: str) -> str:
+    run = subprocess.run(
+        command("-n", "--configfile", TINY, *arguments), cwd=folder, capture_output=True, text=True, check=True
     )
+    return run.stdout + run.stderr
 
 
 @pytest.fixture(scope="session")
