@@ -94,7 +94,7 @@ SlurmctldPort=36817
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$HOME_DIR/munge/socket
+AuthInfo=socket=$HOME_DIR/munge/socket,cred_expire=5
 StateSaveLocation=$HOME_DIR/state
 SlurmdSpoolDir=$HOME_DIR/spool/%n
 SlurmctldPidFile=$HOME_DIR/run/slurmctld.own

@@ -1,6 +1,8 @@
 """What a study meets on SLURM: its own jobs with what they ask for, GPUs of their own, retries, lost jobs and heads."""
 
+import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from tests.workflow.conftest import ROOT, TINY, copy_checkout, give_weights
+from tests.workflow.conftest import ROOT, TINY, copy_checkout, give_weights, snakemake
 
 from .conftest import PATIENCE_S, accounted, site
 
@@ -132,12 +134,42 @@ def dry_run(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def small(checkout: Path) -> tuple[Path, list[dict[str, str]]]:
+def on_gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int | str]]:
+    """What each rule asks for with the profile as it is, two GPUs on each of two nodes for a training, by a dry run."""
+    folder = copy_checkout(tmp_path_factory.mktemp("plan"))
+    for rules in (folder / "workflow/rules").glob("*.smk"):  # a rule with a message does not list its resources
+        rules.write_text(re.sub(r"\n +message:\n.*", "", rules.read_text()))
+    give_weights(folder)
+    config = ("--configfile", TINY, "--config", "accelerator=cuda", "training={nodes: 2, gpus: 2}")
+    said = subprocess.run(
+        command("-n", *config, profile="profiles/slurm"), cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
+    asked: dict[str, dict[str, int | str]] = {}
+    rule = ""
+    for line in map(str.strip, said.splitlines()):
+        if starts := re.fullmatch(r"(?:local)?rule (\w+):", line):
+            rule = starts[1]
+        elif line.startswith("resources: "):
+            parts = (part.split("=", 1) for part in line.removeprefix("resources: ").split(", "))
+            asked[rule] = {name: int(value) if value.isdigit() else value for name, value in parts}
+    return asked
+
+
+def test_gpus_are_asked_for_by_the_stages_that_use_them(on_gpus: dict[str, dict[str, int | str]]) -> None:
+    gpus = {rule: asked["gpu"] for rule, asked in on_gpus.items() if asked.get("gpu")}
+    assert gpus == {"train": 4, "predict": 1, "erf": 1, "cam": 1, "localise": 1}
+    assert {rule for rule, asked in on_gpus.items() if asked.get("slurm_partition") == "gpu"} == set(gpus)
+    assert len(on_gpus) >= 18
+
+
+@pytest.fixture(scope="session")
+def small(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> tuple[Path, list[dict[str, str]]]:
     """small.smk after its run with the site's profile, and the records of its jobs."""
     began = time.time()
     folder = checkout / "small"
     folder.mkdir()
-    several = {"launcher": "srun -n 4", "mpi": "srun", "tasks": 4, "nodes": 2, "gpu": 4}
+    names = ("launcher", "mpi", "tasks", "tasks_per_node", "tasks_per_gpu", "nodes", "gpu")
+    several = {name: on_gpus["train"][name] for name in names if name in on_gpus["train"]}
     (folder / "several.yaml").write_text(yaml.safe_dump({"threads": 1, "several": several}))
     run = subprocess.run(
         command("-s", str(SMALL), "--configfile", "several.yaml", profile=str(checkout / PROFILE)),
@@ -179,6 +211,7 @@ def test_several_nodes_start_by_srun(small: tuple[Path, list[dict[str, str]]]) -
     assert len({line.split()[1] for line in lines}) == 2
     (record,) = of_rule(records, "use_several")
     assert "gres/gpu=4" in record["AllocTRES"]
+    assert record["AllocCPUS"] == "4"  # one a process
 
 
 def test_cancelled_training_goes_on_from_its_checkpoint(finished: tuple[Path, list[dict[str, str]], str]) -> None:
@@ -198,3 +231,52 @@ def test_cancelled_training_goes_on_from_its_checkpoint(finished: tuple[Path, li
     assert states == ["CANCELLED", "COMPLETED"]
     log = next((folder / "results/tiny/logs/train").glob("test_resnet-48px*.log")).read_text()
     assert "going on from epoch" in log
+
+
+def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(
+    finished: tuple[Path, list[dict[str, str]], str],
+) -> None:
+    """As a preemption does: SIGTERM, back into the queue under the same number, a start from the checkpoint."""
+    folder, _, _ = finished
+    learner = "results/tiny/learners/test_resnet/48px/fold0-seed7"
+    arguments = (f"{learner}/weights.safetensors", "--config", "training={epochs: 40}", "seeds=[7]")
+    began = time.time()
+    with subprocess.Popen(
+        command(*arguments, "--configfile", TINY), cwd=folder,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as head:  # fmt: skip
+        wait_until(lambda: head.poll() is not None or (folder / learner / "checkpoint.pt").is_file())
+        assert head.poll() is None, head.communicate()[0]
+        (job,) = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout.split()
+        subprocess.run(["scontrol", "requeue", job], check=True)
+        said = head.communicate(timeout=PATIENCE_S)[0]
+    assert head.returncode == 0, said
+    records = of_rule(accounted(began), "train")
+    assert [(r["JobIDRaw"], r["State"]) for r in records] == [(job, "REQUEUED"), (job, "COMPLETED")]
+    assert "Trying to restart" not in said  # to Snakemake it was one job all along
+    assert "going on from epoch" in (folder / "results/tiny/logs/train/test_resnet-48px-fold0-seed7.log").read_text()
+    disturbed = (folder / learner / "weights.safetensors").read_bytes()
+    shutil.rmtree(folder / learner)
+    undisturbed = snakemake(folder, *arguments)
+    assert undisturbed.returncode == 0, undisturbed.stdout
+    assert (folder / learner / "weights.safetensors").read_bytes() == disturbed
+
+
+def test_training_on_two_nodes(finished: tuple[Path, list[dict[str, str]], str]) -> None:
+    folder, _, _ = finished
+    learner = "results/tiny/learners/test_resnet/48px/fold0-seed8"
+    config = ("--configfile", TINY, "--config", "training={epochs: 2, nodes: 2, gpus: 2}", "seeds=[8]")
+    run = subprocess.run(
+        command(f"{learner}/weights.safetensors", *config),
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    assert json.loads((folder / learner / "cost.json").read_text())["devices"] == 4
+    job = re.findall(r"with SLURM jobid (\d+)", run.stdout)[-1]
+    steps = subprocess.run(
+        ["sacct", "-n", "-P", "-j", f"{job}.0", "-o", "NTasks,NNodes,AllocCPUS"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert steps == ["4|2|4"]

@@ -10,8 +10,16 @@ INPUT = {
 threads_a_gpu = 1 if study.accelerator == "cpu" else study.training.workers + 1
 start_together = {"threads": threads_a_gpu * study.training.gpus, "resources": {"launcher": ""}}
 if study.training.nodes > 1:
-    tasks = study.training.nodes * study.training.gpus
-    several = {"launcher": f"srun -n {tasks}", "mpi": "srun", "tasks": tasks, "nodes": study.training.nodes}
+    on_each = study.training.gpus
+    several = {
+        # A step of srun inherits neither the CPUs of a task nor how many tasks a node has.
+        "launcher": f"srun -n {study.training.nodes * on_each} --ntasks-per-node={on_each} -c {threads_a_gpu}",
+        "mpi": "srun",
+        "nodes": study.training.nodes,
+        # Without it the executor asks for as many tasks a GPU as there are in all.
+        "tasks_per_gpu": 1,
+        **({"tasks_per_node": on_each} if on_each > 1 else {"tasks": study.training.nodes}),
+    }
     start_together = {"threads": threads_a_gpu, "resources": several}
 initial_weights = {layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights}
 
