@@ -168,7 +168,7 @@ def small(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> tuple[Pat
     began = time.time()
     folder = checkout / "small"
     folder.mkdir()
-    names = ("launcher", "mpi", "tasks", "tasks_per_node", "tasks_per_gpu", "nodes", "gpu")
+    names = ("launcher", "mpi", "tasks", "tasks_per_node", "tasks_per_gpu", "nodes", "gpu", "gres")
     several = {name: on_gpus["train"][name] for name in names if name in on_gpus["train"]}
     (folder / "several.yaml").write_text(yaml.safe_dump({"threads": 1, "several": several}))
     run = subprocess.run(

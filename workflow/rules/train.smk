@@ -16,9 +16,10 @@ if study.training.nodes > 1:
         "launcher": f"srun -n {study.training.nodes * on_each} --ntasks-per-node={on_each} -c {threads_a_gpu}",
         "mpi": "srun",
         "nodes": study.training.nodes,
-        # Without it the executor asks for as many tasks a GPU as there are in all.
-        "tasks_per_gpu": 1,
-        **({"tasks_per_node": on_each} if on_each > 1 else {"tasks": study.training.nodes}),
+        # The executor refuses one task per node, and asks for so many `tasks` a GPU unless tasks_per_gpu is 0.
+        **({"tasks_per_node": on_each} if on_each > 1 else {"tasks": study.training.nodes, "tasks_per_gpu": 0}),
+        # As many GPUs on each node: of four in all SLURM may give three on one.
+        **({"gres": f"gpu:{on_each}"} if gpu else {}),
     }
     start_together = {"threads": threads_a_gpu, "resources": several}
 initial_weights = {layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights}
