@@ -57,7 +57,7 @@ config.update(study.model_dump(mode="json"))
 plan.announce(workflow, logger, config)
 
 # The size of the data set in units of MIMIC-CXR-JPG, by which limits of time grow in a cluster's profile.
-os.environ["MIMICS"] = f"{images / 377_110:.6f}"
+os.environ.update(MIMICS=f"{images / 377_110:.6f}")
 gpu = 1 if study.accelerator == "cuda" else 0
 code = partial(provenance.code_digest_of, SCRIPTS)
 logs = f"{layout.folder}/logs"

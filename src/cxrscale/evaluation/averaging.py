@@ -17,8 +17,9 @@ from scipy.stats import chi2
 
 from cxrscale.evaluation.clustered import Components
 
-#: One-sided confidence of the bound that a test's own variance over seeds sets to the pooled one.
-OWN_BOUND = 0.9
+#: One-sided confidence of the bound that a test's own variance over seeds sets to the pooled one, and how many seeds
+#: it takes: by chance three are too often alike.
+OWN_BOUND, SEEDS_FOR_BOUND = 0.9, 5
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
     In a fold with S seeds let d_s be the contrast, v the clustered variance of its mean over seeds for these learners,
     c the mean covariance of two seeds' d and b the variance of d over seeds: its own or the pooled one, whichever is
     larger, so that neither a chance likeness of few seeds nor quiet neighbours make it small; but no more than the
-    upper OWN_BOUND confidence bound of its own, so that wild neighbours do not hide what is certain.
+    upper OWN_BOUND confidence bound of its own from SEEDS_FOR_BOUND seeds on, so that wild neighbours do not hide what
+    is certain.
     d_s = truth + training + what the patients do to all learners alike (variance c) + what they do to this one; b
     holds the second and the fourth. So
     b / S + c estimates the variance of the mean without counting the fourth twice. It is not let below v, so that no
@@ -173,7 +175,7 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
         if n_seeds > 1:
             pooled_b, times = np.array([fold.spread.of(row) for row in contrasts]).T
             own = d.var(axis=1, ddof=1)
-            bound = own * (n_seeds - 1) / chi2.ppf(1 - OWN_BOUND, n_seeds - 1)
+            bound = own * (n_seeds - 1) / chi2.ppf(1 - OWN_BOUND, n_seeds - 1) if n_seeds >= SEEDS_FOR_BOUND else np.inf
             of_seeds = np.maximum(own, np.minimum(pooled_b, bound)) / n_seeds
             shared = (n_seeds**2 * v - np.einsum("css->c", by_seed)) / (n_seeds * (n_seeds - 1))
             whole = np.maximum(of_seeds + np.maximum(shared, 0.0), v)

@@ -155,6 +155,8 @@ SCENARIOS: Mapping[str, Mapping[str, Any]] = {
     "3 seeds, 2 folds": {"seeds": 3, "folds": 2, "seed_sd": 0.008},
     "3 seeds, the reference thrice as wild": {"seeds": 3, "seed_sd": 0.008, "uneven_px": 3.0},
     "3 seeds, half of the findings thrice as wild": {"seeds": 3, "seed_sd": 0.008, "uneven_findings": 3.0},
+    "5 seeds, wild training": {"seeds": 5, "seed_sd": 0.03},
+    "5 seeds, half of the findings thrice as wild": {"seeds": 5, "seed_sd": 0.008, "uneven_findings": 3.0},
     "5 seeds, 2 models": {"seeds": 5, "models": 2, "seed_sd": 0.008},
 }
 

@@ -55,18 +55,19 @@ def test_one_seed_knows_no_spread():
     assert mean.se_patients**2 == pytest.approx(0.0003)
 
 
-def test_the_larger_spread_counts_own_or_pooled_within_the_bound_of_its_own():
-    quiet, wild = by_hand(), by_hand()
-    wild = pooled([FoldAuroc(**{**vars(wild), "auroc": wild.auroc * [[1, 1], [2, 1], [3, 1]]})])[0]
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_the_larger_spread_counts_own_or_pooled_from_five_seeds_on_within_the_bound_of_its_own(n_seeds):
+    quiet, wild = by_hand(n_seeds), by_hand(n_seeds)
+    times = np.stack([np.arange(1, n_seeds + 1), np.ones(n_seeds)], axis=1)
+    wild = pooled([FoldAuroc(**{**vars(wild), "auroc": wild.auroc * times})])[0]
     together = pooled([quiet, wild])
     assert together[0].spread == together[1].spread
     own = [float((f.auroc @ DIFFERENCE[0]).var(ddof=1)) for f in (quiet, wild)]
     assert together[0].spread.difference == pytest.approx(np.mean(own))
     found = [means_over([f], DIFFERENCE)[0].se ** 2 - 0.0001 for f in together]
-    # The first is quiet beside a wild one: the pooled spread counts up to the upper 90 % bound of its own.
-    bound = own[0] * 2 / chi2.ppf(0.1, 2)
-    assert own[0] < bound < np.mean(own)
-    assert found == pytest.approx([bound / 3, own[1] / 3])
+    bound = own[0] * (n_seeds - 1) / chi2.ppf(0.1, n_seeds - 1) if n_seeds == 5 else np.inf
+    assert (bound < np.mean(own)) == (n_seeds == 5)
+    assert found == pytest.approx([min(np.mean(own), bound) / n_seeds, own[1] / n_seeds])
 
 
 def test_the_pooled_spread_is_the_mean_over_pairs():
