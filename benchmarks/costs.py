@@ -68,16 +68,20 @@ def work_of_an_image(model_name: str) -> tuple[float, float]:
             kept[storage.data_ptr()] = prod(tensor.shape) * 2
         return tensor
 
-    alive = []
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        alive.append(model(batch))
-    return counter.get_total_flops() / len(batch), sum(kept.values()) / len(batch)
+        logits = model(batch)  # its graph holds what is kept until all is counted
+    return counter.get_total_flops() / len(logits), sum(kept.values()) / len(logits)
 
 
 def seconds_of_an_update(operations: float, kept_bytes: float, size_px: int) -> float:
     """GPU-seconds an image: forward and backward (three times the operations), by the slower limit."""
     area = (size_px / COUNTED_PX) ** 2
     return max(3 * operations * area / FLOPS, MOVES * kept_bytes * area / BANDWIDTH) / EFFICIENCY
+
+
+def training_images(study: StudyConfig, images: int) -> float:
+    """How many of the images train a learner."""
+    return (1 - TEST) * images * (1 - study.split.validate_fraction - study.split.combine_fraction)
 
 
 def stages(
@@ -87,17 +91,17 @@ def stages(
     repeats = len(study.split.use_folds) * len(study.seeds)
     learners = len(study.models) * len(study.resolutions_px) * repeats
     shards, sizes = study.store.shards, study.resolutions_px
-    rest = (1 - TEST) * images
-    train = rest * (1 - study.split.validate_fraction - study.split.combine_fraction)
-    validate, read_again = rest * study.split.validate_fraction, images - train
+    train = training_images(study, images)
+    validate, read_again = (1 - TEST) * images * study.split.validate_fraction, images - train
     epochs, gigabyte, hour = study.training.epochs, 1e9, 3600
 
+    parsed_s = measured("parsing.json", "labels, images and targets together")
     store_s = measured("store.json", "store, bilinear, an image") / 1000
     native_gb = measured("store.json", "native file") * 1e6 * images / gigabyte
     disk = {r: size_bytes[r] * images / gigabyte for r in sizes}
     together = sum(disk.values())
     found = [
-        Stage("labels, images, targets", 2 + len(study.split.use_folds), 11 / hour, 0, 0.05, 0.1),
+        Stage("labels, images, targets", 2 + len(study.split.use_folds), parsed_s / hour, 0, 0.05, 0.1),
         Stage("store", 2 * shards + 1 + 2 * len(sizes), store_s * images / hour, 0, together, native_gb + together),
     ]
     gpu = dict.fromkeys(("train", "predict"), 0.0)
@@ -126,9 +130,8 @@ def stages(
 
 def longest_training_hours(study: StudyConfig, images: int, work: dict[str, tuple[float, float]]) -> float:
     """GPU-hours of the dearest learner: without several GPUs for it, no study ends sooner."""
-    seen = images * (1 - TEST) * (1 - study.split.validate_fraction - study.split.combine_fraction)
-    r = max(study.resolutions_px)
-    return max(seconds_of_an_update(*work[m.name], r) for m in study.models) * seen * study.training.epochs / 3600
+    r, seen = max(study.resolutions_px), training_images(study, images) * study.training.epochs
+    return max(seconds_of_an_update(*work[m.name], r) for m in study.models) * seen / 3600
 
 
 def main() -> None:

@@ -95,24 +95,26 @@ class _Announcement(logging.Handler):
         self.log.info(self.text)
 
 
+def _planned(workflow: Any) -> list[Any]:
+    """Snakemake's jobs that will run, without rules that only name targets."""
+    return [job for job in workflow.dag.needrun_jobs() if not job.rule.norun]
+
+
 def steps_of(workflow: Any) -> tuple[list[Step], Counter[str], list[str]]:
     """The jobs that will run, how many jobs each rule has with those that will not, and the rules in their order.
 
     Raises AttributeError if this Snakemake's objects have other names than those of 9.27.
     """
-    dag = workflow.dag
-    jobs = [job for job in dag.needrun_jobs() if not job.rule.norun]
+    dag, jobs = workflow.dag, _planned(workflow)
     made_by = {str(output): job.rule.name for job in jobs for output in job.output}
-    asked = set(map(str, dag.targetfiles)) if workflow.dag_settings.forcetargets else set()
+    asked = set(map(str, workflow.dag_settings.forcerun))
+    if workflow.dag_settings.forcetargets:
+        asked |= set(map(str, dag.targetfiles))
     steps = []
     for job in jobs:
         reason, outputs = dag.reason(job), tuple(map(str, job.output))
         # Snakemake forces what was interrupted, as it does what the user names.
-        forced = bool(reason.forced) and (
-            job.rule in dag.forcerules
-            or not asked.isdisjoint(outputs)
-            or not set(map(str, workflow.dag_settings.forcerun)).isdisjoint(outputs)
-        )
+        forced = bool(reason.forced) and (job.rule in dag.forcerules or not asked.isdisjoint(outputs))
         steps.append(
             Step(
                 rule=job.rule.name,
@@ -134,8 +136,7 @@ def steps_of(workflow: Any) -> tuple[list[Step], Counter[str], list[str]]:
 
 def submitted_jobs(workflow: Any) -> int | None:
     """How many jobs a cluster is given, a group being one and local rules none; None where nothing is in a group."""
-    dag = workflow.dag
-    jobs = [job for job in dag.needrun_jobs() if not job.rule.norun]
+    dag, jobs = workflow.dag, _planned(workflow)
     if (workflow.local_exec and not workflow.dryrun) or not any(job.group for job in jobs):
         return None
     remote = [job for job in jobs if job.group or job.rule.name not in workflow._localrules]
@@ -156,12 +157,10 @@ def describe(
         mine = [step for step in steps if step.rule == rule]
         if not mine:
             continue
-        reasons: Counter[str] = Counter()
-        for step in mine:
-            reasons[reason_of(step, config, rules)] += 1
+        reasons = Counter(reason_of(step, config, rules) for step in mine).most_common(NAMED)
         total = of_rule[rule]
-        parts = [f"{count} of {total}: {reason}" for reason, count in reasons.most_common(NAMED)]
-        left = len(mine) - sum(count for _, count in reasons.most_common(NAMED))
+        parts = [f"{count} of {total}: {reason}" for reason, count in reasons]
+        left = len(mine) - sum(count for _, count in reasons)
         lines.append(f"    {rule:<{width}}  {'; '.join(parts)}{f'; {left} of {total}: other reasons' if left else ''}")
     lines += training_costs([step for step in steps if step.rule == TRAIN])
     if submitted is not None:

@@ -158,11 +158,10 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
     upper OWN_BOUND confidence bound of its own from SEEDS_FOR_BOUND seeds on, so that wild neighbours do not hide what
     is certain.
     d_s = truth + training + what the patients do to all learners alike (variance c) + what they do to this one; b
-    holds the second and the fourth. So
-    b / S + c estimates the variance of the mean without counting the fourth twice. It is not let below v, so that no
-    claim about resolution is firmer than one about the learners. Degrees of freedom (Satterthwaite): those of the
-    pooled variance for b, (S - 1) times (resolutions - 1) for a difference; patients of a class less one for what that
-    class brings.
+    holds the second and the fourth. So b / S + c estimates the variance of the mean without counting the fourth twice.
+    It is not let below v, so that no claim about resolution is firmer than one about the learners. Degrees of freedom
+    (Satterthwaite): those of the pooled variance for b, (S - 1) times (resolutions - 1) for a difference; patients of
+    a class less one for what that class brings.
     """
     n = len(contrasts)
     value, patients, total, doubt = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
