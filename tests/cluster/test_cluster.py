@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import yaml
-from tests.workflow.conftest import ROOT, TINY, copy_checkout, give_weights, snakemake
+from tests.workflow.conftest import ROOT, TINY, copy_checkout, give_weights, planned, snakemake
 
 from .conftest import PATIENCE_S, accounted, site
 
@@ -23,6 +25,38 @@ SMALL = ROOT / "tests/cluster/small.smk"
 
 def command(*arguments: str, profile: str = PROFILE) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--workflow-profile", profile, *arguments]
+
+
+class Ran(NamedTuple):
+    """A folder after a run on SLURM, sacct's records of its jobs, and the learners that were made twice."""
+
+    folder: Path
+    records: list[dict[str, str]]
+    redone: tuple[Path, ...] = ()
+
+
+def run(folder: Path, *arguments: str, profile: str = PROFILE) -> str:
+    """Run Snakemake on SLURM to its end and return what it said."""
+    result = subprocess.run(
+        command(*arguments, profile=profile),
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def disturb(folder: Path, learner: str, arguments: tuple[str, ...], act: Callable[[], object]) -> str:
+    """Have a learner trained, act once it has a checkpoint, and return what Snakemake said by its end."""
+    with subprocess.Popen(
+        command(f"{learner}/weights.safetensors", *arguments),
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as head:  # fmt: skip
+        wait_until(lambda: head.poll() is not None or (folder / learner / "checkpoint.pt").is_file())
+        assert head.poll() is None, head.communicate()[0]
+        act()
+        said = head.communicate(timeout=PATIENCE_S)[0]
+    assert head.returncode == 0, said
+    return said
 
 
 def wait_until(holds: Callable[[], object]) -> None:
@@ -43,8 +77,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(checkout: Path) -> tuple[Path, list[dict[str, str]], str]:
-    """The tiny study after its run on SLURM, the records of its jobs, and what Snakemake said.
+def finished(checkout: Path) -> Ran:
+    """The tiny study after its run on SLURM.
 
     On the way the head is killed with -9 while trainings run; they end by themselves before it is started again.
     """
@@ -59,12 +93,9 @@ def finished(checkout: Path) -> tuple[Path, list[dict[str, str]], str]:
     ended = {path: path.stat().st_mtime_ns for path in learners.rglob("weights.safetensors")}
     assert ended, "no training outlived the head"
     subprocess.run(command(*study, "--unlock"), cwd=checkout, check=True, capture_output=True)
-    again = subprocess.run(
-        command(*study), cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert again.returncode == 0, again.stdout
-    changed = [path for path, then in ended.items() if path.stat().st_mtime_ns != then]
-    return checkout, accounted(began), "\n".join(map(str, changed))
+    run(checkout, *study)
+    redone = tuple(path for path, then in ended.items() if path.stat().st_mtime_ns != then)
+    return Ran(checkout, accounted(began), redone)
 
 
 def running(comment: str) -> str:
@@ -77,8 +108,8 @@ def of_rule(records: list[dict[str, str]], rule: str) -> list[dict[str, str]]:
     return [r for r in records if r["Comment"].startswith(f"rule_{rule}")]
 
 
-def test_every_stage_is_a_job_with_what_it_asks_for(finished: tuple[Path, list[dict[str, str]], str]) -> None:
-    folder, records, _ = finished
+def test_every_stage_is_a_job_with_what_it_asks_for(finished: Ran) -> None:
+    folder, records = finished.folder, finished.records
     asked = yaml.safe_load((folder / "profiles/slurm/config.yaml").read_text())["set-resources"]
     for rule in ("train", "predict", "erf", "cam", "localise"):
         found = [r for r in of_rule(records, rule) if r["State"] == "COMPLETED"]
@@ -99,8 +130,8 @@ def test_every_stage_is_a_job_with_what_it_asks_for(finished: tuple[Path, list[d
         assert of_rule(records, rule), rule
 
 
-def test_short_steps_share_a_job(finished: tuple[Path, list[dict[str, str]], str]) -> None:
-    _, records, _ = finished
+def test_short_steps_share_a_job(finished: Ran) -> None:
+    records = finished.records
     assert not [r for r in records if re.fullmatch(r"rule_(ingest_shard|evaluate).*wildcards.*", r["Comment"])]
     (metrics,) = [r for r in records if r["Comment"] == "rule_metrics_evaluate"]
     assert metrics["AllocCPUS"] == "4"
@@ -108,29 +139,22 @@ def test_short_steps_share_a_job(finished: tuple[Path, list[dict[str, str]], str
     assert images["AllocCPUS"] == "2"
 
 
-def test_killed_head_redoes_nothing_that_is_finished(finished: tuple[Path, list[dict[str, str]], str]) -> None:
-    folder, _, changed = finished
-    assert changed == ""
+def test_killed_head_redoes_nothing_that_is_finished(finished: Ran) -> None:
+    folder = finished.folder
+    assert finished.redone == ()
     assert (folder / "results/tiny/report/report.html").is_file()
-    said = dry_run(folder)
+    said = snakemake(folder, "-n").stdout
     assert "Nothing to be done" in said
     # Snakemake has no record of what ended without it, and would not see that its settings changed.
     more = ("--config", "training={epochs: 60}")
     unrecorded = re.search(r"Rules with missing metadata: (.+)", said)
     assert unrecorded
     assert "train" in unrecorded[1].split()
-    assert len(re.findall("Training test_", dry_run(folder, *more))) < 4
-    touched = ("--touch", "--cores", "1", "--configfile", TINY, "--forcerun", *unrecorded[1].split())
-    subprocess.run([sys.executable, "-m", "snakemake", *touched], cwd=folder, check=True, capture_output=True)
-    assert "missing metadata" not in dry_run(folder)
-    assert len(re.findall("Training test_", dry_run(folder, *more))) == 4
-
-
-def dry_run(folder: Path, *arguments: str) -> str:
-    run = subprocess.run(
-        command("-n", "--configfile", TINY, *arguments), cwd=folder, capture_output=True, text=True, check=True
-    )
-    return run.stdout + run.stderr
+    assert planned(folder, *more).get("train", 0) < 4
+    touched = snakemake(folder, "--touch", "--forcerun", *unrecorded[1].split())
+    assert touched.returncode == 0, touched.stdout
+    assert "missing metadata" not in snakemake(folder, "-n").stdout
+    assert planned(folder, *more)["train"] == 4
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +187,7 @@ def test_gpus_are_asked_for_by_the_stages_that_use_them(on_gpus: dict[str, dict[
 
 
 @pytest.fixture(scope="session")
-def small(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> tuple[Path, list[dict[str, str]]]:
+def small(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> Ran:
     """small.smk after its run with the site's profile, and the records of its jobs."""
     began = time.time()
     folder = checkout / "small"
@@ -171,29 +195,24 @@ def small(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> tuple[Pat
     names = ("launcher", "mpi", "tasks", "tasks_per_node", "tasks_per_gpu", "nodes", "gpu", "gres")
     several = {name: on_gpus["train"][name] for name in names if name in on_gpus["train"]}
     (folder / "several.yaml").write_text(yaml.safe_dump({"threads": 1, "several": several}))
-    run = subprocess.run(
-        command("-s", str(SMALL), "--configfile", "several.yaml", profile=str(checkout / PROFILE)),
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout
-    return folder, accounted(began)
+    run(folder, "-s", str(SMALL), "--configfile", "several.yaml", profile=str(checkout / PROFILE))
+    return Ran(folder, accounted(began))
 
 
-def test_a_gpu_has_one_job_at_a_time(small: tuple[Path, list[dict[str, str]]]) -> None:
-    folder, _ = small
+def test_a_gpu_has_one_job_at_a_time(small: Ran) -> None:
+    folder = small.folder
     uses = [path.read_text().split() for path in (folder / "gpu").iterdir()]
     assert len(uses) == 6
     assert all(len(devices.split(",")) == 1 for _, devices, *_ in uses)
     spans = [(node, devices, float(began), float(ended)) for node, devices, began, ended in uses]
-    for i, (node, device, began, ended) in enumerate(spans):
-        for other_node, other_device, other_began, other_ended in spans[i + 1 :]:
-            apart = other_began >= ended or began >= other_ended
-            assert apart or (node, device) != (other_node, other_device)
+    for (node, device, began, ended), (other_node, other_device, other_began, other_ended) in combinations(spans, 2):
+        apart = other_began >= ended or began >= other_ended
+        assert apart or (node, device) != (other_node, other_device)
     assert max(sum(b <= t < e for _, _, b, e in spans) for _, _, t, _ in spans) <= 4
 
 
-def test_too_little_memory_or_time_is_tried_again_with_more(small: tuple[Path, list[dict[str, str]]]) -> None:
-    _, records = small
+def test_too_little_memory_or_time_is_tried_again_with_more(small: Ran) -> None:
+    records = small.records
     memory, slow = (
         [(r["State"].split()[0], r) for r in of_rule(records, rule)] for rule in ("take_memory", "take_time")
     )
@@ -204,8 +223,8 @@ def test_too_little_memory_or_time_is_tried_again_with_more(small: tuple[Path, l
     assert [r["TimelimitRaw"] for _, r in slow] == ["1", "2"]
 
 
-def test_several_nodes_start_by_srun(small: tuple[Path, list[dict[str, str]]]) -> None:
-    folder, records = small
+def test_several_nodes_start_by_srun(small: Ran) -> None:
+    folder, records = small.folder, small.records
     lines = sorted((folder / "several").read_text().splitlines())
     assert [line.split()[0] for line in lines] == ["0", "1", "2", "3"]
     assert len({line.split()[1] for line in lines}) == 2
@@ -214,19 +233,13 @@ def test_several_nodes_start_by_srun(small: tuple[Path, list[dict[str, str]]]) -
     assert record["AllocCPUS"] == "4"  # one a process
 
 
-def test_cancelled_training_goes_on_from_its_checkpoint(finished: tuple[Path, list[dict[str, str]], str]) -> None:
-    folder, _, _ = finished
+def test_cancelled_training_goes_on_from_its_checkpoint(finished: Ran) -> None:
+    folder = finished.folder
     learner = "results/tiny/learners/test_resnet/48px/fold0-seed0"
-    arguments = (f"{learner}/weights.safetensors", "--configfile", TINY, "--config", "training={epochs: 60}")
     began = time.time()
-    with subprocess.Popen(
-        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as head:
-        wait_until(lambda: head.poll() is not None or (folder / learner / "checkpoint.pt").is_file())
-        assert head.poll() is None, head.communicate()[0]
-        subprocess.run(["scancel", "--state=RUNNING", "--partition=test"], check=True)
-        said = head.communicate(timeout=PATIENCE_S)[0]
-    assert head.returncode == 0, said
+    cancel = ["scancel", "--state=RUNNING", "--partition=test"]
+    arguments = ("--configfile", TINY, "--config", "training={epochs: 60}")
+    disturb(folder, learner, arguments, lambda: subprocess.run(cancel, check=True))
     states = [r["State"].split()[0] for r in of_rule(accounted(began), "train")]
     assert states == ["CANCELLED", "COMPLETED"]
     log = next((folder / "results/tiny/logs/train").glob("test_resnet-48px*.log")).read_text()
@@ -234,45 +247,41 @@ def test_cancelled_training_goes_on_from_its_checkpoint(finished: tuple[Path, li
 
 
 def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(
-    finished: tuple[Path, list[dict[str, str]], str],
+    finished: Ran,
 ) -> None:
     """As a preemption does: SIGTERM, back into the queue under the same number, a start from the checkpoint."""
-    folder, _, _ = finished
+    folder = finished.folder
     learner = "results/tiny/learners/test_resnet/48px/fold0-seed7"
-    arguments = (f"{learner}/weights.safetensors", "--config", "training={epochs: 40}", "seeds=[7]")
-    began = time.time()
-    with subprocess.Popen(
-        command(*arguments, "--configfile", TINY), cwd=folder,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as head:  # fmt: skip
-        wait_until(lambda: head.poll() is not None or (folder / learner / "checkpoint.pt").is_file())
-        assert head.poll() is None, head.communicate()[0]
-        (job,) = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout.split()
+    config = ("--config", "training={epochs: 40}", "seeds=[7]")
+    jobs: list[str] = []
+
+    def requeue() -> None:
+        listed = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout
+        (job,) = listed.split()
+        jobs.append(job)
         subprocess.run(["scontrol", "requeue", job], check=True)
-        said = head.communicate(timeout=PATIENCE_S)[0]
-    assert head.returncode == 0, said
+
+    began = time.time()
+    said = disturb(folder, learner, ("--configfile", TINY, *config), requeue)
+    (job,) = jobs
     records = of_rule(accounted(began), "train")
     assert [(r["JobIDRaw"], r["State"]) for r in records] == [(job, "REQUEUED"), (job, "COMPLETED")]
     assert "Trying to restart" not in said  # to Snakemake it was one job all along
     assert "going on from epoch" in (folder / "results/tiny/logs/train/test_resnet-48px-fold0-seed7.log").read_text()
     disturbed = (folder / learner / "weights.safetensors").read_bytes()
     shutil.rmtree(folder / learner)
-    undisturbed = snakemake(folder, *arguments)
+    undisturbed = snakemake(folder, f"{learner}/weights.safetensors", *config)
     assert undisturbed.returncode == 0, undisturbed.stdout
     assert (folder / learner / "weights.safetensors").read_bytes() == disturbed
 
 
-def test_training_on_two_nodes(finished: tuple[Path, list[dict[str, str]], str]) -> None:
-    folder, _, _ = finished
+def test_training_on_two_nodes(finished: Ran) -> None:
+    folder = finished.folder
     learner = "results/tiny/learners/test_resnet/48px/fold0-seed8"
     config = ("--configfile", TINY, "--config", "training={epochs: 2, nodes: 2, gpus: 2}", "seeds=[8]")
-    run = subprocess.run(
-        command(f"{learner}/weights.safetensors", *config),
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout
+    said = run(folder, f"{learner}/weights.safetensors", *config)
     assert json.loads((folder / learner / "cost.json").read_text())["devices"] == 4
-    job = re.findall(r"with SLURM jobid (\d+)", run.stdout)[-1]
+    job = re.findall(r"with SLURM jobid (\d+)", said)[-1]
     steps = subprocess.run(
         ["sacct", "-n", "-P", "-j", f"{job}.0", "-o", "NTasks,NNodes,AllocCPUS"],
         capture_output=True,
