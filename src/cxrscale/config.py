@@ -32,10 +32,17 @@ class Section(BaseModel):
 
 
 class Planted(Section):
-    pattern: Literal["grating", "line", "heart", "effusion", "relation", "none"]
+    pattern: Literal["grating", "line", "heart", "effusion", "relation", "any", "none"]
     wavelength: Annotated[float, Field(ge=0, le=1)] = 0.0
     contrast: Fraction = 0.0
     prevalence: OpenFraction = 0.35
+    includes: list[str] = []
+
+    @model_validator(mode="after")
+    def _any_is_of_others(self) -> Self:
+        if (self.pattern == "any") != bool(self.includes):
+            raise ValueError("includes names the findings that the pattern 'any' is made of, and belongs to it alone")
+        return self
 
 
 class Synthetic(Section):
@@ -52,6 +59,9 @@ class Synthetic(Section):
     def given(self) -> dict[str, Any]:
         """What the data set depends on; options at their default are left out, so that a later one changes nothing."""
         plain = self.model_dump(mode="json")
+        for how in plain["planted"].values():
+            if not how["includes"]:
+                del how["includes"]
         return {k: v for k, v in plain.items() if k not in ("correlation", "label_noise") or v}
 
 

@@ -4,7 +4,8 @@
 
 Reads a finished study's tables and the data set's planted.csv alone, and ends with status 1 if a claim fails. What is
 expected follows from how the pictures were drawn: stripes of wavelength w (a fraction of the width) need more than
-2 / w pixels; coarse patterns are visible at every resolution; a finding without signal has AUROC 0.5.
+2 / w pixels; coarse patterns are visible at every resolution; a finding made of others that need different resolutions
+gains by combining them; a finding without signal has AUROC 0.5.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from cxrscale.evaluation.metrics import MEAN
 from cxrscale.evaluation.verdicts import BETTER_BELOW, EQUIVALENT, NEEDS
 from cxrscale.field_size import FIELDS
 from cxrscale.localisation import ALL_FINDINGS, ALL_SIZES, LOCALISATION
-from cxrscale.stacking import GAINS, PRIMARY, WEIGHTS
+from cxrscale.stacking import CHOSEN, CONTROL, GAINS, PRIMARY, WEIGHTS
 
 STRIPES = ("grating", "line")
 COARSE = ("heart", "effusion")
@@ -55,6 +56,8 @@ class Study:
         self.weights = tables.read(WEIGHTS, stacking / "weights.csv")
         gains = tables.read(GAINS, stacking / "gains.csv")
         self.gains = gains[(gains["method"] == PRIMARY) & (gains["against"] == "best_single")]
+        control = tables.read(CONTROL, stacking / "control.csv")
+        self.control = control[(control["method"] == PRIMARY) & (control["control"] == CHOSEN)]
         self.models = list(dict.fromkeys(self.levels["model"]))
         self.resolutions_px = sorted(int(r) for r in set(self.levels["resolution_px"]))
         self.reference_px = int(self.sufficient["reference_px"].iloc[0])
@@ -98,6 +101,10 @@ def verdicts_of(rows: pd.DataFrame) -> str:
         f"{r.resolution_px} px: {r.verdict} ({r.difference:+.3f}, {r.lower:+.3f} to {r.upper:+.3f})"
         for r in rows.itertuples()
     )
+
+
+def with_interval(row: pd.Series, column: str) -> str:
+    return f"{row[column]:+.4f} ({row['lower']:+.4f} to {row['upper']:+.4f})"
 
 
 def scale_claims(study: Study, model: str) -> Iterator[Claim]:
@@ -164,17 +171,27 @@ def weight_claims(study: Study, model: str) -> Iterator[Claim]:
 
 
 def stacking_claims(study: Study, model: str) -> Iterator[Claim]:
-    """The stack loses nothing that matters against the best single learner, and gains on average."""
+    """The stack loses nothing that matters against the best single learner, and gains on average; where evidence lies
+    at several scales it gains, and more than an ensemble of seeds does."""
     rows = study.gains[study.gains["ensemble"] == model].set_index("finding")
+    control = study.control[study.control["model"] == model].set_index("finding")
     for finding, row in rows.iterrows():
-        gain, lower, upper = row["gain"], row["lower"], row["upper"]
-        found = f"{gain:+.4f} ({lower:+.4f} to {upper:+.4f})"
+        gain, found = row["gain"], with_interval(row, "gain")
         if finding == MEAN:
-            yield Claim("stack, mean of findings", model, "above the best single learner", found, bool(gain > 0))
+            expected = "above the best single learner, interval and all"
+            yield Claim("stack, mean of findings", model, expected, found, bool(row["lower"] > 0))
         else:
             where = f"{model}, {finding}"
             expected = f"estimated loss below {study.margin:g}"
             yield Claim("stack against best single", where, expected, found, bool(gain > -study.margin))
+    for finding in study.findings("any"):
+        where = f"{model}, {finding}"
+        for claim, expected, frame, column in (
+            ("evidence at several scales", "stack above the best single learner, interval and all", rows, "gain"),
+            ("a gain of resolution", "above the ensemble of seeds, interval and all", control, "effect"),
+        ):
+            row = frame.loc[[finding]].iloc[0]
+            yield Claim(claim, where, expected, with_interval(row, column), bool(row["lower"] > 0))
 
 
 def localisation_claims(study: Study, model: str) -> Iterator[Claim]:

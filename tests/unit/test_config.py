@@ -46,6 +46,11 @@ def test_the_smaller_studies_load(file):
                                        "planted": {"Edema": {"pattern": "heart", "contrst": 0.1}}}}},
             ["dataset.synthetic.planted.Edema.contrst: unknown key", "did you mean 'contrast'?"],
         ),
+        (
+            {"dataset": {"synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64,
+                                       "planted": {"Edema": {"pattern": "heart", "includes": ["Fracture"]}}}}},
+            ["dataset.synthetic.planted.Edema: includes names the findings that the pattern 'any' is made of"],
+        ),
         ({"models": [{"name": "densnet121"}]}, ["timm knows no model 'densnet121'", "did you mean 'densenet121'?"]),
         ({"models": [{"name": "densenet121"}] * 2}, ["models holds a name twice"]),
         ({"seeds": [1, 1]}, ["seeds: holds a value twice"]),

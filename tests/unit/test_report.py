@@ -448,11 +448,11 @@ def test_deviations_from_the_default_protocol_are_marked():
 def test_planted_truth_is_held_against_the_findings(tmp_path):
     planted = pd.DataFrame(
         {
-            "finding": ["A", "B", "C"], "pattern": ["heart", "grating", "none"], "wavelength": [0.0, 0.05, 0.0],
-            "contrast": 0.2, "prevalence": 0.3,
+            "finding": ["A", "B", "C", "D"], "pattern": ["heart", "grating", "none", "any"],
+            "wavelength": [0.0, 0.05, 0.0, 0.0], "contrast": 0.2, "prevalence": 0.3,
         }
     )  # fmt: skip
-    results = dataclasses.replace(make_results(findings=("A", "B", "C"), models=("m",)), planted=planted)
+    results = dataclasses.replace(make_results(findings=("A", "B", "C", "D"), models=("m",)), planted=planted)
     table = planted_table(results, make_settings())
     rows = {row[0].text: [c.text for c in row] for row in table.cells}
     assert rows["A"][5] == "no gain"
@@ -472,6 +472,7 @@ def test_what_sampling_theory_expects():
     assert expected_gain("line", 100, 32, 64) == "visible at neither"
     assert expected_gain("heart", None, 32, 64) == "no gain"
     assert expected_gain("none", None, 32, 64).startswith("no signal")
+    assert expected_gain("any", None, 32, 64) == "a gain of combining"
 
 
 def test_nothing_learned_is_no_agreement():

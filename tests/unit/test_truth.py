@@ -10,7 +10,10 @@ from cxrscale.field_size import FIELDS
 from cxrscale.localisation import LOCALISATION
 from cxrscale.truth import Study
 
-PLANTED = {"Fine": ("line", 0.026), "Middle": ("grating", 0.055), "Heart": ("heart", 0.0), "Two": ("relation", 0.0)}
+PLANTED = {
+    "Fine": ("line", 0.026), "Middle": ("grating", 0.055), "Heart": ("heart", 0.0), "Two": ("relation", 0.0),
+    "Parts": ("any", 0.0),
+}  # fmt: skip
 VERDICTS = {
     "Fine": [NEEDS, NEEDS], "Middle": [NEEDS, EQUIVALENT], "Heart": [EQUIVALENT] * 2, "Two": [BETTER_BELOW, UNDECIDED],
 }  # fmt: skip
@@ -21,7 +24,9 @@ SUFFICIENT = {"Fine": 128, "Middle": 64, "Heart": 32, "Two": 32}
 def study(monkeypatch):
     """A function that gives a study whose tables hold the planted answer, but for what is changed."""
 
-    def build(verdicts=(), sufficient=(), weights=None, gains=None, joint=(0.4, 0.6), reach=(1.1, 0.6), energy=0.5):
+    def build(
+        verdicts=(), sufficient=(), weights=None, gains=(), effect=0.02, joint=(0.4, 0.6), reach=(1.1, 0.6), energy=0.5
+    ):
         found = Study.__new__(Study)
         found.margin, found.reference_px, found.resolutions_px, found.models = 0.01, 128, [32, 64, 128], ["m"]
         rows = [(f, p, w) for f, (p, w) in PLANTED.items()] + [("Nothing", "none", 0.0)]
@@ -45,9 +50,11 @@ def study(monkeypatch):
             [("m", f, r, w) for f, row in shares.items() for r, w in zip((32, 64, 128), row, strict=True)],
             columns=["ensemble", "finding", "resolution_px", "weight"],
         )
-        gain = gains or {"Fine": -0.005, MEAN: 0.002}
-        found.gains = pd.DataFrame(
-            {"ensemble": "m", "finding": list(gain), "gain": list(gain.values()), "lower": -0.01, "upper": 0.01}
+        gain = {"Fine": -0.005, "Parts": 0.05, MEAN: 0.012} | dict(gains)
+        found.gains = pd.DataFrame({"ensemble": "m", "finding": list(gain), "gain": list(gain.values())})
+        found.gains["lower"], found.gains["upper"] = found.gains["gain"] - 0.01, found.gains["gain"] + 0.01
+        found.control = pd.DataFrame(
+            {"model": "m", "finding": ["Parts"], "effect": effect, "lower": effect - 0.01, "upper": effect + 0.01}
         )
         learners = {
             (FIELDS.name, r): pd.DataFrame({"state": ["trained"], "finding": ["Two"], "radius95_fraction": [d / 2]})
@@ -72,7 +79,7 @@ def failed(study, lossless=None):
 def test_the_planted_answer_passes_every_claim(study):
     claims = truth.claims_of(study())
     assert [c.claim for c in claims if not c.holds] == []
-    assert len(claims) == 2 + 1 + 2 + 1 + 2 + 2 + 1
+    assert len(claims) == 2 + 1 + 2 + 1 + 2 + 3 + 2 + 1
 
 
 @pytest.mark.parametrize(
@@ -87,8 +94,10 @@ def test_the_planted_answer_passes_every_claim(study):
         ({"reach": (1.1, 0.9)}, ("field against that distance", "m, Two")),
         ({"joint": (0.51, 0.6)}, ("no signal", "m, Nothing")),
         ({"weights": {"Fine": (0.3, 0.3, 0.4), "Middle": (0.1, 0.5, 0.4)}}, ("scale weights", "m, Fine")),
-        ({"gains": {"Fine": -0.02, MEAN: 0.01}}, ("stack against best single", "m, Fine")),
-        ({"gains": {"Fine": 0.0, MEAN: -0.001}}, ("stack, mean of findings", "m")),
+        ({"gains": {"Fine": -0.02}}, ("stack against best single", "m, Fine")),
+        ({"gains": {MEAN: 0.009}}, ("stack, mean of findings", "m")),
+        ({"gains": {"Parts": 0.009}}, ("evidence at several scales", "m, Parts")),
+        ({"effect": 0.009}, ("a gain of resolution", "m, Parts")),
         ({"energy": 0.25}, ("energy of maps in boxes", "m, 128 px, learner 0")),
     ],
 )

@@ -10,7 +10,7 @@ import csv
 import gzip
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from scipy.special import ndtr, ndtri
 from cxrscale.errors import StudyError
 from cxrscale.findings import CHEXPERT_FINDINGS
 
-Pattern = Literal["grating", "line", "heart", "effusion", "relation", "none"]
+Pattern = Literal["grating", "line", "heart", "effusion", "relation", "any", "none"]
 
 MARKER = "SYNTHETIC"  # its presence says that the folder was made here and may be made again
 
@@ -41,16 +41,20 @@ class Planted:
     pattern: "grating" (round patch of parallel stripes), "line" (a few long parallel stripes), "heart" (a wider heart,
       brighter by the contrast), "effusion" (the foot of one lung filled), "relation" (a blob at the top of one side
       and one at the foot of the other, in every image, each darker or brighter than its surroundings; alike where the
-      finding is present, opposite where not: neither alone says anything) or "none" (labels without any signal).
+      finding is present, opposite where not: neither alone says anything), "any" (nothing of its own: present where one
+      of `includes` is) or "none" (labels without any signal).
     wavelength: distance of the stripes as a fraction of the image's width; without meaning for the others.
     contrast: amplitude, as a fraction of the grey range.
-    prevalence: share of the studies that have it.
+    prevalence: share of the studies that have it; without meaning for "any".
+    includes: the findings that "any" is made of, as lung opacity has edema and lesion below it in the hierarchy of
+      CheXpert's labels: evidence that may lie at several scales.
     """
 
     pattern: Pattern
     wavelength: float = 0.0
     contrast: float = 0.0
     prevalence: float = 0.35
+    includes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ def make(root: Path, settings: SyntheticSettings) -> int:
             f"dataset.synthetic.planted: {unknown[0]!r} is no finding of MIMIC-CXR-JPG; "
             f"expected one of {', '.join(CHEXPERT_FINDINGS)}."
         )
+    for finding, how in settings.planted.items():
+        if absent := [f for f in how.includes if f not in settings.planted or settings.planted[f].pattern == "any"]:
+            raise StudyError(f"dataset.synthetic.planted.{finding}.includes: {absent[0]!r} is not drawn.")
     root.mkdir(parents=True, exist_ok=True)
     (root / MARKER).write_text("Made by cxrscale; no patient is in it. It may be deleted and made again.\n")
 
@@ -125,7 +132,7 @@ def make(root: Path, settings: SyntheticSettings) -> int:
                 rows, columns = pixels.shape
                 metadata.append([dicom, subject, study, "CHEST", view, rows, columns, 21_000_101 + s, "80556.875"])
                 splits.append([dicom, study, subject, split])
-                boxes += [[dicom, finding, *box] for finding, box in drawn.items()]
+                boxes += [[dicom, finding, *box] for finding, box in drawn]
 
     head = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows"]
     _write_csv(root / FILES[0], [*head, "Columns", "StudyDate", "StudyTime"], metadata)
@@ -133,8 +140,12 @@ def make(root: Path, settings: SyntheticSettings) -> int:
     for name, source in zip(FILES[2:], labels.values(), strict=True):
         _write_csv(root / name, ["subject_id", "study_id", *CHEXPERT_FINDINGS], source)
     _write_csv(root / "boxes.csv", ["image_id", "finding", "x_min", "y_min", "x_max", "y_max"], boxes)
-    planted_rows = [[f, p.pattern, p.wavelength, p.contrast, p.prevalence] for f, p in settings.planted.items()]
-    _write_csv(root / "planted.csv", ["finding", "pattern", "wavelength", "contrast", "prevalence"], planted_rows)
+    planted_rows = [
+        [f, p.pattern, p.wavelength, p.contrast, p.prevalence, "|".join(p.includes)]
+        for f, p in settings.planted.items()
+    ]
+    columns = ["finding", "pattern", "wavelength", "contrast", "prevalence", "includes"]
+    _write_csv(root / "planted.csv", columns, planted_rows)
     (root / "IMAGE_FILENAMES").write_text("\n".join(names) + "\n")
     (root / "SHA256SUMS.txt").write_text("\n".join(sums) + "\n")
     return number
@@ -149,7 +160,8 @@ def _draw_present(settings: SyntheticSettings, rng: np.random.Generator, common:
             share = settings.correlation
             draw = ndtr(np.sqrt(1 - share) * ndtri(draw) + np.sqrt(share) * common)
         present[finding] = bool(draw < planted.prevalence)
-    return present
+    made = {f: any(present[i] for i in how.includes) for f, how in settings.planted.items() if how.pattern == "any"}
+    return present | made
 
 
 def _label_row(present: Mapping[str, bool], settings: SyntheticSettings, rng: np.random.Generator) -> list[str]:
@@ -176,11 +188,12 @@ def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
 
 def draw(
     lateral: bool, present: Mapping[str, bool], settings: SyntheticSettings, number: int
-) -> tuple[np.ndarray, dict[str, tuple[int, int, int, int]]]:
+) -> tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]:
     """Draw one image.
 
     present: which findings it shows; number: the image's running number, which with the seed fixes all randomness.
-    Returns uint8 (rows_px, columns_px) and the box (x_min, y_min, x_max, y_max) of each finding that leaves a trace.
+    Returns uint8 (rows_px, columns_px) and the boxes (x_min, y_min, x_max, y_max) of the findings that leave a trace;
+    one made of others has theirs.
     """
     anatomy, grain, planted = (
         np.random.default_rng(np.random.SeedSequence([settings.seed, 1, number, stream])) for stream in range(3)
@@ -200,7 +213,7 @@ def draw(
             box = _add_relation(picture, x, y, how.contrast, present[finding], draws)
             if present[finding]:
                 boxes[finding] = box
-        if how.pattern in ("none", "relation") or not present[finding]:
+        if how.pattern in ("none", "any", "relation") or not present[finding]:
             continue
         if how.pattern == "heart":
             boxes[finding] = heart_box
@@ -211,7 +224,8 @@ def draw(
 
     picture += 0.012 * grain.standard_normal(picture.shape)
     pixels = np.clip(np.round(picture * 255), 0, 255).astype(np.uint8)
-    return pixels, {f: _to_pixels(box, rows, columns) for f, box in boxes.items()}
+    where = [(f, part) for f, how in settings.planted.items() for part in (f, *how.includes) if part in boxes]
+    return pixels, [(f, _to_pixels(boxes[part], rows, columns)) for f, part in where]
 
 
 def _to_pixels(box: tuple[float, float, float, float], rows: int, columns: int) -> tuple[int, int, int, int]:

@@ -16,6 +16,7 @@ from cxrscale.report.content import (
     text_or,
 )
 from cxrscale.report.resolutions import difference_cell, lowest_of
+from cxrscale.stacking import PRIMARY
 
 
 def planted_table(results: Results, settings: ReportSettings) -> Table:
@@ -41,6 +42,8 @@ def planted_table(results: Results, settings: ReportSettings) -> Table:
             row.append(difference_cell(results, settings, model, finding, lowest_of(results, model)))
             if pattern == "none":
                 row.append(_chance(results, model, finding, settings))
+            elif pattern == "any":
+                row.append(_gained(results, model, finding))
             else:
                 low = lookup(results.averages, model=model, finding=finding, resolution_px=resolutions[0])
                 seen = low is not None and not missing(low["lower"]) and low["lower"] > 0.5
@@ -52,7 +55,8 @@ def planted_table(results: Results, settings: ReportSettings) -> Table:
     ]  # fmt: skip
     caption = (
         "What was drawn and what was found. Stripes of wavelength w need more than 2 / w pixels across the picture; "
-        "real filters and networks need some more. Coarse patterns are visible at every resolution."
+        "real filters and networks need some more. Coarse patterns are visible at every resolution. Pattern any: "
+        "present where one of other findings is, which may need different resolutions."
     )
     return Table(caption, head, rows)
 
@@ -61,6 +65,8 @@ def expected_gain(pattern: str, needed: float | None, lowest: int, reference: in
     """What sampling theory says about the gain from the lowest resolution to the reference."""
     if pattern == "none":
         return "no signal: AUROC 0.5"
+    if pattern == "any":
+        return "a gain of combining"
     if needed is None or needed < lowest:
         return "no gain"
     return "a gain" if needed < reference else "visible at neither"
@@ -81,6 +87,15 @@ def agreement(expected: str, lowest: Mapping[str, Any] | None, margin: float, se
     if expected == "no gain" and not seen:
         return Cell("undecided", "AUROC at the lowest resolution is not shown to be above 0.5")
     return Cell("as planted" if lowest["lower"] > -margin else "undecided")
+
+
+def _gained(results: Results, model: str, finding: str) -> Cell:
+    """Whether the stack is better than its best learner, for a finding whose parts need different resolutions."""
+    found = lookup(results.gains, ensemble=model, finding=finding, method=PRIMARY, against="best_single")
+    if found is None or missing(found["lower"]):
+        return Cell(DASH, text_or(found and found["reason"], "nothing was combined"))
+    text = "as planted" if found["lower"] > 0 else "not as planted" if found["upper"] < 0 else "undecided"
+    return Cell(text, f"gain of combining {found['gain']:+.3f} ({found['lower']:+.3f} to {found['upper']:+.3f})")
 
 
 def _chance(results: Results, model: str, finding: str, settings: ReportSettings) -> Cell:

@@ -35,16 +35,26 @@ def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -
     return {None: over, **{r: [[(model, r, s) for s in chosen] for chosen in ones] for r in resolutions}}
 
 
+@dataclass(frozen=True)
+class Stake:
+    """singles: AUROCs of the learners themselves for a finding, by resolution and then seed. share: float64 (control,
+    method, resolution), by how much an effect is off where the AUROCs of a resolution are off by one: 1 for that of the
+    control, less the share of its learners in the weights of the ensemble over resolutions. The last control is the
+    chosen one."""
+
+    singles: Estimate
+    share: np.ndarray
+
+
 @dataclass
 class Controlled:
     """model -> its resolutions, seeds and why there is no control; estimates: (model, finding) -> fold -> of the
-    methods of the ensembles over resolutions, of each control, and of the chosen one; singles: the same of the learners
-    themselves, by resolution and then seed; chosen: (model, finding, method)
-    -> the resolutions that validate chose, by fold."""
+    methods of the ensembles over resolutions, of each control, and of the chosen one; stakes: the same of what training
+    may add; chosen: (model, finding, method) -> the resolutions that validate chose, by fold."""
 
     models: dict[str, tuple[list[int], list[int], str | None]] = field(default_factory=dict)
     estimates: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
-    singles: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
+    stakes: dict[tuple[str, str], dict[int, list[Stake]]] = field(default_factory=dict)
     chosen: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
@@ -72,18 +82,18 @@ def control_fold(scores: FoldScores, settings: StackingSettings, result: Control
             continue
         groups = ensembles_of(model, resolutions, seeds)
         alone = scores.members([(model, r, s) for r in resolutions for s in seeds])
-        defined, singles = [], []
+        defined, stakes = [], []
         for k, finding in enumerate(scores.test.findings):
             if scores.reason(k) is None:
-                found = _estimate(model, finding, k, groups, scores, settings, result)
+                found, share = _estimate(model, finding, k, groups, scores, settings, result)
                 result.estimates.setdefault((model, finding), {})[scores.fold] = found
                 defined.append(found)
                 patient = scores.test.patient
                 logits, target = scores.test.logits[alone, :, k], scores.test.target[:, k]
-                singles.append(estimate(logits, target, patient, int(patient.max()) + 1))
-                result.singles.setdefault((model, finding), {})[scores.fold] = singles[-1]
+                stakes.append(Stake(estimate(logits, target, patient, int(patient.max()) + 1), share))
+                result.stakes.setdefault((model, finding), {})[scores.fold] = [stakes[-1]]
         if defined:
-            result.singles.setdefault((model, MEAN), {})[scores.fold] = average(singles)
+            result.stakes.setdefault((model, MEAN), {})[scores.fold] = stakes
             result.estimates.setdefault((model, MEAN), {})[scores.fold] = average(defined)
 
 
@@ -95,18 +105,20 @@ def _estimate(
     scores: FoldScores,
     settings: StackingSettings,
     result: Controlled,
-) -> Estimate:
-    """AUROCs of (over resolutions, each control in turn, the chosen control) x METHODS."""
+) -> tuple[Estimate, np.ndarray]:
+    """AUROCs of (over resolutions, each control in turn, the chosen control) x METHODS, and the share of a Stake."""
     patient = scores.test.patient
     validated = scores.validate.target[:, k]
     counted = ~np.isnan(validated)
-    parts, on_validate = [], []
-    for ensembles in groups.values():
+    parts, on_validate, weights = [], [], []
+    for resolution, ensembles in groups.items():
         found, selected = [], []
         for learners in ensembles:
             at = scores.members(learners)
             fitted = fit(scores.combine.logits[at, :, k], scores.combine.target[:, k], settings.tolerance)
             odds = fitted.log_odds(scores.test.logits[at, :, k])
+            if resolution is None:
+                weights.append([np.abs(fitted.combiners[m].weight) for m in METHODS])
             found.append(estimate(odds, scores.test.target[:, k], patient, int(patient.max()) + 1))
             validate = fitted.log_odds(scores.validate.logits[at, :, k])
             selected.append([auroc(score[counted], validated[counted]) for score in validate])
@@ -118,20 +130,36 @@ def _estimate(
     for method, b in zip(METHODS, best, strict=True):
         result.chosen.setdefault((model, finding, method), []).append(list(groups)[1 + b])  # type: ignore[arg-type]
     picked = [(1 + b, m) for m, b in enumerate(best)]
-    return Estimate(
+    one = np.eye(len(controls))
+    # Logistic regression may give no learner any weight: nothing of theirs is then at stake.
+    total = np.sum(weights, axis=2, keepdims=True)
+    over = np.divide(weights, total, out=np.zeros(np.shape(weights)), where=total > 0).mean(axis=0)
+    share = np.stack([*(c - over for c in one), one[best] - over])
+    found_all = Estimate(
         np.concatenate([*(p.value for p in parts), [parts[b].value[m] for b, m in picked]]),
         np.column_stack([*(p.influence for p in parts), *(parts[b].influence[:, m] for b, m in picked)]),
         np.empty((len(METHODS) * (len(parts) + 1), 0)),
         all(p.known for p in parts),
     )
+    return found_all, share
 
 
-def _training(singles: Estimate, k: int, n_seeds: int) -> Training:
-    """Of the effect in one fold; see above. singles: of k * n_seeds learners."""
-    values = singles.value.reshape(k, n_seeds)
-    influences = singles.influence.reshape(-1, k, n_seeds)
-    between = np.mean([training_variance(values[r], influences[:, r]) for r in range(k)])
-    return Training(float(between) * (1 - 1 / k) / n_seeds, k * (n_seeds - 1))
+def _training(stakes: Sequence[Stake], control: int, method: int, n_seeds: int) -> Training:
+    """Of the effect in one fold, averaged over the findings of `stakes`.
+
+    Were the AUROC of an ensemble off by the weighted mean of what its learners are off, the effect over S seeds would
+    have the variance sum over resolutions of (share^2 V) / S, with V between the seeds of one resolution. A resolution
+    without weight in the ensemble that is not the control adds nothing, however much its learners differ.
+    """
+    share = [s.share[control, method][:, None] for s in stakes]
+    k = len(share[0])
+    value = np.mean([h * s.singles.value.reshape(k, n_seeds) for h, s in zip(share, stakes, strict=True)], axis=0)
+    influence = np.mean(
+        [h * s.singles.influence.reshape(-1, k, n_seeds) for h, s in zip(share, stakes, strict=True)], axis=0
+    )
+    parts = np.array([training_variance(value[r], influence[:, r]) for r in range(k)]) / n_seeds
+    squares = np.sum(parts**2)
+    return Training(float(parts.sum()), (n_seeds - 1) * (parts.sum() ** 2 / squares if squares > 0 else 1))
 
 
 def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[str, object]]:
@@ -141,8 +169,7 @@ def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[st
         findings = [*result.findings, *([MEAN] if len(result.findings) > 1 else [])]
         for finding in findings:
             folds = list(result.estimates.get((model, finding), {}).values())
-            singles = result.singles.get((model, finding), {}).values()
-            training = [_training(alone, len(resolutions), len(seeds)) for alone in singles]
+            stakes = result.stakes.get((model, finding), {}).values()
             for m, method in enumerate(METHODS):
                 for c, control in enumerate([CHOSEN, *map(str, resolutions)] if reason is None else [CHOSEN]):
                     row: dict[str, object] = {
@@ -157,6 +184,7 @@ def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[st
                         row["chosen_px"] = ", ".join(map(str, result.chosen[model, finding, method]))
                     one = np.eye(len(folds[0].value))
                     ours, theirs = one[m], one[(c or len(resolutions) + 1) * len(METHODS) + m]
+                    training = [_training(at_stake, c - 1, m, len(seeds)) for at_stake in stakes]
                     effect = contrast(folds, ours - theirs, training)
                     row |= {
                         "auroc_resolutions": contrast(folds, ours).value,

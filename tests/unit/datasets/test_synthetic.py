@@ -75,8 +75,8 @@ def test_a_finding_changes_the_picture_about_its_box_and_the_anatomy_nowhere(fin
     everything = dict.fromkeys(PLANTED, True)
     shown, boxes = synthetic.draw(False, everything, SETTINGS, number)
     bare, others = synthetic.draw(False, everything | {finding: False}, SETTINGS, number)
-    x0, y0, x1, y1 = boxes.pop(finding)
-    assert boxes == others
+    (x0, y0, x1, y1) = dict(boxes)[finding]
+    assert [b for b in boxes if b[0] != finding] == others
     change = np.abs(shown.astype(int) - bare)
     assert change[y0:y1, x0:x1].max() > 10
     margin = (x1 - x0 + 1) // 2, (y1 - y0 + 1) // 2  # the soft edges reach out of the box
@@ -102,7 +102,7 @@ def test_a_finding_without_pattern_leaves_the_picture_as_it_is():
     bare, _ = synthetic.draw(False, present, SETTINGS, 1)
     shown, boxes = synthetic.draw(False, present | {"Pleural Other": True}, SETTINGS, 1)
     assert (shown == bare).all()
-    assert boxes == {}
+    assert boxes == []
 
 
 def test_a_folder_it_did_not_make_is_refused_and_left_alone(tmp_path):
@@ -134,7 +134,7 @@ def drawn_and_labelled(root):
     sources = mimic_cxr_jpg.sources(root, "chexpert", "same")
     labels = mimic_cxr_jpg.read_labels(sources).set_index("image_id")
     boxes = pd.read_csv(root / "boxes.csv")
-    findings = [f for f in PLANTED if f != "Pleural Other"]
+    findings = sorted(set(boxes["finding"]))
     drawn = pd.crosstab(boxes["image_id"], boxes["finding"]).reindex(labels.index, fill_value=0)[findings] > 0
     return drawn, (labels[[f"label:{f}" for f in findings]] == 1).fillna(False).astype(bool).set_axis(findings, axis=1)
 
@@ -169,9 +169,38 @@ def test_a_relation_shows_in_both_places_together_and_in_none_alone():
         for present in (True, False):
             shown, boxes = synthetic.draw(False, {"Edema": present}, settings, number)
             change = shown.astype(int) - bare
-            assert set(boxes) == ({"Edema"} if present else set())
+            assert [f for f, _ in boxes] == (["Edema"] if present else [])
             top, foot = change[:64], change[64:]
             signs = [int(np.sign(half.ravel()[np.abs(half).argmax()])) for half in (top, foot)]
             assert (signs[0] == signs[1]) == present
             seen.append(signs)
     assert np.abs(np.mean(seen, axis=0)).max() < 0.5
+
+
+def test_a_finding_made_of_others_is_present_where_one_is_and_has_their_boxes(tmp_path):
+    made_of = {
+        "Lung Opacity": Planted("any", includes=("Lung Lesion", "Fracture")),
+        "Lung Lesion": Planted("grating", 0.05, 0.25), "Fracture": Planted("line", 0.03, 0.4),
+    }  # fmt: skip
+    synthetic.make(tmp_path / "with", replace(SETTINGS, planted=made_of, uncertain=0.0))
+    drawn, labelled = drawn_and_labelled(tmp_path / "with")
+    expected = drawn["Lung Lesion"] | drawn["Fracture"]
+    assert 0.2 < expected.mean() < 0.8
+    assert (labelled["Lung Opacity"] == expected).all()
+    boxes = pd.read_csv(tmp_path / "with" / "boxes.csv")
+    columns = ["image_id", "x_min", "y_min", "x_max", "y_max"]
+    own = boxes.loc[boxes["finding"] == "Lung Opacity", columns]
+    parts = boxes.loc[boxes["finding"] != "Lung Opacity", columns]
+    assert sorted(map(tuple, own.to_numpy())) == sorted(map(tuple, parts.to_numpy()))
+    # It draws nothing of its own.
+    settings, present = replace(SETTINGS, planted=made_of), dict.fromkeys(made_of, True)
+    shown, _ = synthetic.draw(False, present, settings, 3)
+    bare, _ = synthetic.draw(False, present | {"Lung Opacity": False}, settings, 3)
+    assert (shown == bare).all()
+
+
+@pytest.mark.parametrize("includes", [["Edema"], ["Lung Opacity"]])
+def test_a_finding_can_be_made_of_drawn_ones_alone(tmp_path, includes):
+    planted = {"Lung Opacity": Planted("any", includes=includes), "Lung Lesion": Planted("grating", 0.05, 0.25)}
+    with pytest.raises(StudyError, match=r"Lung Opacity.includes: '(Edema|Lung Opacity)' is not drawn"):
+        synthetic.make(tmp_path, replace(SETTINGS, planted=planted))
