@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 #: Seconds that anything awaited here may take.
-PATIENCE_S = 240
+PATIENCE_S = 600
 FIELDS = ("JobIDRaw", "Comment", "State", "AllocCPUS", "ReqMem", "TimelimitRaw", "AllocTRES")
 
 

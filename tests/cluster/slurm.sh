@@ -2,7 +2,8 @@
 # A real SLURM on this machine, for tests: two pretended nodes with two pretended GPUs each, accounting, no systemd.
 #   slurm.sh run COMMAND...   up, COMMAND, down; also down when COMMAND fails or is interrupted
 #   slurm.sh up | down        as root; packages that `up` installed are purged by `down` unless KEEP_SLURM=1
-# Where SLURM cannot be had, `run` says why and ends with 0, or with 1 if CXRSCALE_REQUIRE_CLUSTER=1.
+# Where SLURM cannot be had, `run` says why and ends with 0, or with 1 if CXRSCALE_REQUIRE_CLUSTER=1. That its packages
+# cannot be installed is such a reason; that it does not start is an error.
 set -euo pipefail
 
 HOME_DIR=/var/lib/cxrscale-cluster
@@ -11,6 +12,7 @@ PACKAGE_LIST=$HOME_DIR.packages # those that were not here before
 CONFIGS="slurm.conf slurmdbd.conf gres.conf cgroup.conf"
 DAEMONS="slurmd-b slurmd-a slurmctld slurmdbd mariadbd munged" # in the order in which they end
 CPUS=8 MEMORY_MB=200000                                        # of each node, pretended; GPUS=0-1 and 2-3
+NO_PACKAGES=75                                                 # status of `up`
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
@@ -48,12 +50,13 @@ start() { # NAME COMMAND...
     echo $! >"$HOME_DIR/run/$name.pid"
 }
 
-install_packages() {
-    local new policy=/usr/sbin/policy-rc.d
+install_packages() { # fails where apt does
+    local planned new policy=/usr/sbin/policy-rc.d
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
+    apt-get update -qq || return
     # shellcheck disable=SC2086
-    new=$(apt-get install -s --no-install-recommends $PACKAGES | awk '/^Inst/ && $3 !~ /^\[/ {print $2}')
+    planned=$(apt-get install -s --no-install-recommends $PACKAGES) || return
+    new=$(awk '/^Inst/ && $3 !~ /^\[/ {print $2}' <<<"$planned")
     [ -n "$new" ] || return 0
     echo "Installing for the test: "$new
     echo "$new" >>$PACKAGE_LIST
@@ -61,7 +64,7 @@ install_packages() {
     [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; touch "$HOME_DIR/policy"; }
     # shellcheck disable=SC2086
     apt-get install -qq -y --no-install-recommends $PACKAGES >"$HOME_DIR/log/apt.out" 2>&1 ||
-        { tail -20 "$HOME_DIR/log/apt.out"; return 1; }
+        { tail -20 "$HOME_DIR/log/apt.out"; return 100; }
     [ ! -e "$HOME_DIR/policy" ] || rm -f $policy "$HOME_DIR/policy"
 }
 
@@ -138,7 +141,7 @@ up() { # USER
     if [ -d $HOME_DIR ]; then KEEP_SLURM=1 down; fi # what a killed run left
     mkdir -p $HOME_DIR/{etc,state,spool,log,run,dev,munge,mysql}
     chmod 700 $HOME_DIR/mysql
-    install_packages
+    install_packages || exit $NO_PACKAGES
     write_configs
     (umask 077; head -c 1024 /dev/urandom >$HOME_DIR/munge/key)
     start munged munged --foreground --force --key-file=$HOME_DIR/munge/key --socket=$HOME_DIR/munge/socket \
@@ -192,17 +195,23 @@ down() {
     rm -f $PACKAGE_LIST
 }
 
+skip() { # REASON
+    echo "SKIPPED: the tests on a real SLURM did not run: $1."
+    [ "${CXRSCALE_REQUIRE_CLUSTER:-0}" != 1 ] || { echo "CXRSCALE_REQUIRE_CLUSTER=1: this is an error."; exit 1; }
+    exit 0
+}
+
 run() { # COMMAND...
-    local reason
+    local reason status
     reason=$(obstacle)
-    if [ -n "$reason" ]; then
-        echo "SKIPPED: the tests on a real SLURM did not run: $reason."
-        [ "${CXRSCALE_REQUIRE_CLUSTER:-0}" != 1 ] || { echo "CXRSCALE_REQUIRE_CLUSTER=1: this is an error."; exit 1; }
-        exit 0
-    fi
+    [ -z "$reason" ] || skip "$reason"
     trap 'as_root env KEEP_SLURM="${KEEP_SLURM:-0}" "$0" down' EXIT
     trap 'exit 130' INT TERM HUP
-    as_root "$0" up "$(id -un)"
+    as_root "$0" up "$(id -un)" || {
+        status=$?
+        [ $status != $NO_PACKAGES ] || skip "Debian's packages could not be installed"
+        exit $status
+    }
     CXRSCALE_CLUSTER=1 "$@"
 }
 

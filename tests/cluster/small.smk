@@ -1,7 +1,4 @@
 # Jobs that use GPUs, want too much memory and take too long: run with a study's own profile by test_cluster.py.
-from pathlib import Path
-
-TOOLS = Path(workflow.basedir)
 
 
 rule all:
@@ -36,13 +33,13 @@ rule take_memory:
         "python -c 'import time; held = b\"x\" * 700_000_000; time.sleep(10)' && touch {output}"
 
 
-# The first attempt has a minute, the second has two.
+# The first attempt has a minute, the second has three.
 rule take_time:
     output:
         "slow",
     resources:
         mem_mb=500,
-        runtime=lambda wildcards, attempt: attempt,
+        runtime=lambda wildcards, attempt: 2 * attempt - 1,
     shell:
         "sleep 90; touch {output}"
 

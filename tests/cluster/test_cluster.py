@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,9 @@ from .conftest import PATIENCE_S, accounted, site
 
 PROFILE = "profiles/site"
 SMALL = ROOT / "tests/cluster/small.smk"
+DEMO = "config/demo.yaml"
+IMAGES = 3 * 270  # of the demo, about: before it is drawn nobody knows, and a tenth more is no minute more
+LEARNERS = "results/demo/learners/densenet121/32px"
 
 
 def command(*arguments: str, profile: str = PROFILE) -> list[str]:
@@ -45,10 +48,10 @@ def run(folder: Path, *arguments: str, profile: str = PROFILE) -> str:
     return result.stdout
 
 
-def disturb(folder: Path, learner: str, arguments: tuple[str, ...], act: Callable[[], object]) -> str:
-    """Have a learner trained, act once it has a checkpoint, and return what Snakemake said by its end."""
+def disturb(folder: Path, learner: str, config: tuple[str, ...], act: Callable[[], object]) -> str:
+    """Have a learner of the demo trained, act once it has a checkpoint, and return what Snakemake said by its end."""
     with subprocess.Popen(
-        command(f"{learner}/weights.safetensors", *arguments),
+        command(f"{learner}/weights.safetensors", "--configfile", DEMO, "--config", *config),
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as head:  # fmt: skip
         wait_until(lambda: head.poll() is not None or (folder / learner / "checkpoint.pt").is_file())
@@ -68,28 +71,27 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with the site's profile and the weights that the tiny study starts from."""
+    """A checkout with the site's profile."""
     folder = copy_checkout(tmp_path_factory.mktemp("cluster"))
     (folder / PROFILE).mkdir()
     (folder / PROFILE / "config.yaml").write_text(yaml.safe_dump(site(folder)))
-    give_weights(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def finished(checkout: Path) -> Ran:
-    """The tiny study after its run on SLURM.
+def finished(checkout: Path, small_head: subprocess.Popen[str]) -> Ran:
+    """The demo after its run on SLURM, beside the jobs of small.smk.
 
     On the way the head is killed with -9 while trainings run; they end by themselves before it is started again.
     """
     began = time.time()
-    study = ("--configfile", TINY)
-    learners = checkout / "results/tiny/learners"
+    study = ("--configfile", DEMO)
+    learners = checkout / "results/demo/learners"
     with subprocess.Popen(command(*study), cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as head:
         wait_until(lambda: head.poll() is not None or "RUNNING" in running("rule_train"))
         assert head.poll() is None, head.communicate()[0]
         head.send_signal(signal.SIGKILL)
-    wait_until(lambda: not running(""))
+    wait_until(lambda: not running("rule_train"))
     ended = {path: path.stat().st_mtime_ns for path in learners.rglob("weights.safetensors")}
     assert ended, "no training outlived the head"
     subprocess.run(command(*study, "--unlock"), cwd=checkout, check=True, capture_output=True)
@@ -113,13 +115,13 @@ def test_every_stage_is_a_job_with_what_it_asks_for(finished: Ran) -> None:
     asked = yaml.safe_load((folder / "profiles/slurm/config.yaml").read_text())["set-resources"]
     for rule in ("train", "predict", "erf", "cam", "localise"):
         found = [r for r in of_rule(records, rule) if r["State"] == "COMPLETED"]
-        assert len(found) >= 4, rule
+        assert len(found) >= 6, rule
         for record in found:
             resolution = re.search(r"_(\d+)_0_0$", record["Comment"])
             assert resolution, record
             names = {"attempt": 1, "wildcards": SimpleNamespace(resolution=resolution[1]), "int": int}
             memory, minutes = (
-                eval(str(asked[rule][key]).replace("$MIMICS", str(120 / 377_110)), {"__builtins__": {}}, names)
+                eval(str(asked[rule][key]).replace("$MIMICS", str(IMAGES / 377_110)), {"__builtins__": {}}, names)
                 for key in ("mem_mb", "runtime")
             )
             assert record["ReqMem"] == f"{memory}M", record
@@ -134,27 +136,27 @@ def test_short_steps_share_a_job(finished: Ran) -> None:
     records = finished.records
     assert not [r for r in records if re.fullmatch(r"rule_(ingest_shard|evaluate).*wildcards.*", r["Comment"])]
     (metrics,) = [r for r in records if r["Comment"] == "rule_metrics_evaluate"]
-    assert metrics["AllocCPUS"] == "4"
+    assert metrics["AllocCPUS"] == "6"
     (images,) = [r for r in records if r["Comment"].startswith("rule_images_")]
-    assert images["AllocCPUS"] == "2"
+    assert images["AllocCPUS"] == "4"
 
 
 def test_killed_head_redoes_nothing_that_is_finished(finished: Ran) -> None:
     folder = finished.folder
     assert finished.redone == ()
-    assert (folder / "results/tiny/report/report.html").is_file()
-    said = snakemake(folder, "-n").stdout
+    assert (folder / "results/demo/report/report.html").is_file()
+    said = snakemake(folder, "-n", config=DEMO).stdout
     assert "Nothing to be done" in said
     # Snakemake has no record of what ended without it, and would not see that its settings changed.
     more = ("--config", "training={epochs: 60}")
     unrecorded = re.search(r"Rules with missing metadata: (.+)", said)
     assert unrecorded
     assert "train" in unrecorded[1].split()
-    assert planned(folder, *more).get("train", 0) < 4
-    touched = snakemake(folder, "--touch", "--forcerun", *unrecorded[1].split())
+    assert planned(folder, *more, config=DEMO).get("train", 0) < 6
+    touched = snakemake(folder, "--touch", "--forcerun", *unrecorded[1].split(), config=DEMO)
     assert touched.returncode == 0, touched.stdout
-    assert "missing metadata" not in snakemake(folder, "-n").stdout
-    assert planned(folder, *more)["train"] == 4
+    assert "missing metadata" not in snakemake(folder, "-n", config=DEMO).stdout
+    assert planned(folder, *more, config=DEMO)["train"] == 6
 
 
 @pytest.fixture(scope="session")
@@ -187,16 +189,31 @@ def test_gpus_are_asked_for_by_the_stages_that_use_them(on_gpus: dict[str, dict[
 
 
 @pytest.fixture(scope="session")
-def small(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> Ran:
-    """small.smk after its run with the site's profile, and the records of its jobs."""
-    began = time.time()
+def small_head(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> Iterator[subprocess.Popen[str]]:
+    """A run of small.smk with the site's profile, which goes on while other tests run."""
     folder = checkout / "small"
     folder.mkdir()
     names = ("launcher", "mpi", "tasks", "tasks_per_node", "tasks_per_gpu", "nodes", "gpu", "gres")
     several = {name: on_gpus["train"][name] for name in names if name in on_gpus["train"]}
     (folder / "several.yaml").write_text(yaml.safe_dump({"threads": 1, "several": several}))
-    run(folder, "-s", str(SMALL), "--configfile", "several.yaml", profile=str(checkout / PROFILE))
-    return Ran(folder, accounted(began))
+    arguments = ("-s", str(SMALL), "--configfile", "several.yaml")
+    with (
+        (folder / "said").open("w") as said,
+        subprocess.Popen(
+            command(*arguments, profile=str(checkout / PROFILE)), cwd=folder, stdout=said, stderr=said, text=True
+        ) as head,
+    ):
+        yield head
+        head.kill()
+
+
+@pytest.fixture(scope="session")
+def small(checkout: Path, small_head: subprocess.Popen[str]) -> Ran:
+    """small.smk after its run, and the records of its jobs."""
+    folder = checkout / "small"
+    wait_until(lambda: small_head.poll() is not None)
+    assert small_head.returncode == 0, (folder / "said").read_text()
+    return Ran(folder, accounted((folder / "several.yaml").stat().st_mtime))
 
 
 def test_a_gpu_has_one_job_at_a_time(small: Ran) -> None:
@@ -220,7 +237,7 @@ def test_too_little_memory_or_time_is_tried_again_with_more(small: Ran) -> None:
     assert [r["ReqMem"] for _, r in memory] == ["600M", "1200M"]
     assert memory[0][0] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED")
     assert [state for state, _ in slow] == ["TIMEOUT", "COMPLETED"]
-    assert [r["TimelimitRaw"] for _, r in slow] == ["1", "2"]
+    assert [r["TimelimitRaw"] for _, r in slow] == ["1", "3"]
 
 
 def test_several_nodes_start_by_srun(small: Ran) -> None:
@@ -235,24 +252,21 @@ def test_several_nodes_start_by_srun(small: Ran) -> None:
 
 def test_cancelled_training_goes_on_from_its_checkpoint(finished: Ran) -> None:
     folder = finished.folder
-    learner = "results/tiny/learners/test_resnet/48px/fold0-seed0"
     began = time.time()
     cancel = ["scancel", "--state=RUNNING", "--partition=test"]
-    arguments = ("--configfile", TINY, "--config", "training={epochs: 60}")
-    disturb(folder, learner, arguments, lambda: subprocess.run(cancel, check=True))
+    config = ("training={epochs: 6}",)
+    disturb(folder, f"{LEARNERS}/fold0-seed0", config, lambda: subprocess.run(cancel, check=True))
     states = [r["State"].split()[0] for r in of_rule(accounted(began), "train")]
     assert states == ["CANCELLED", "COMPLETED"]
-    log = next((folder / "results/tiny/logs/train").glob("test_resnet-48px*.log")).read_text()
+    log = (folder / "results/demo/logs/train/densenet121-32px-fold0-seed0.log").read_text()
     assert "going on from epoch" in log
 
 
-def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(
-    finished: Ran,
-) -> None:
+def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(finished: Ran) -> None:
     """As a preemption does: SIGTERM, back into the queue under the same number, a start from the checkpoint."""
     folder = finished.folder
-    learner = "results/tiny/learners/test_resnet/48px/fold0-seed7"
-    config = ("--config", "training={epochs: 40}", "seeds=[7]")
+    learner = f"{LEARNERS}/fold0-seed7"
+    config = ("training={epochs: 3}", "seeds=[7]")
     jobs: list[str] = []
 
     def requeue() -> None:
@@ -262,23 +276,23 @@ def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(
         subprocess.run(["scontrol", "requeue", job], check=True)
 
     began = time.time()
-    said = disturb(folder, learner, ("--configfile", TINY, *config), requeue)
+    said = disturb(folder, learner, config, requeue)
     (job,) = jobs
     records = of_rule(accounted(began), "train")
     assert [(r["JobIDRaw"], r["State"]) for r in records] == [(job, "REQUEUED"), (job, "COMPLETED")]
     assert "Trying to restart" not in said  # to Snakemake it was one job all along
-    assert "going on from epoch" in (folder / "results/tiny/logs/train/test_resnet-48px-fold0-seed7.log").read_text()
+    assert "going on from epoch" in (folder / "results/demo/logs/train/densenet121-32px-fold0-seed7.log").read_text()
     disturbed = (folder / learner / "weights.safetensors").read_bytes()
     shutil.rmtree(folder / learner)
-    undisturbed = snakemake(folder, f"{learner}/weights.safetensors", *config)
+    undisturbed = snakemake(folder, f"{learner}/weights.safetensors", "--config", *config, config=DEMO)
     assert undisturbed.returncode == 0, undisturbed.stdout
     assert (folder / learner / "weights.safetensors").read_bytes() == disturbed
 
 
 def test_training_on_two_nodes(finished: Ran) -> None:
     folder = finished.folder
-    learner = "results/tiny/learners/test_resnet/48px/fold0-seed8"
-    config = ("--configfile", TINY, "--config", "training={epochs: 2, nodes: 2, gpus: 2}", "seeds=[8]")
+    learner = f"{LEARNERS}/fold0-seed8"
+    config = ("--configfile", DEMO, "--config", "training={epochs: 1, nodes: 2, gpus: 2}", "seeds=[8]")
     said = run(folder, f"{learner}/weights.safetensors", *config)
     assert json.loads((folder / learner / "cost.json").read_text())["devices"] == 4
     job = re.findall(r"with SLURM jobid (\d+)", said)[-1]
