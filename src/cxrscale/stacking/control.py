@@ -8,7 +8,7 @@ that each learner is used equally often. (Learners of one seed share initial wei
 makes them more alike; so seeds differ within both.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,10 +21,12 @@ from cxrscale.stacking.estimates import Estimate, Training, average, contrast, e
 from cxrscale.stacking.methods import METHODS, fit
 
 Learner = tuple[str, int, int]
+#: None -> the ensembles over resolutions, resolution -> those of one resolution; a list of learners each.
+Groups = dict[int | None, list[list[Learner]]]
 
 
-def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -> dict[int | None, list[list[Learner]]]:
-    """None -> the ensembles over resolutions, resolution -> those of one resolution; a list of learners each.
+def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -> Groups:
+    """The ensembles of all rounds.
 
     Where S = k all rounds of a control are the same k seeds, and one stands for them.
     """
@@ -35,26 +37,15 @@ def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -
     return {None: over, **{r: [[(model, r, s) for s in chosen] for chosen in ones] for r in resolutions}}
 
 
-@dataclass(frozen=True)
-class Stake:
-    """singles: AUROCs of the learners themselves for a finding, by resolution and then seed. share: float64 (control,
-    method, resolution), by how much an effect is off where the AUROCs of a resolution are off by one: 1 for that of the
-    control, less the share of its learners in the weights of the ensemble over resolutions. The last control is the
-    chosen one."""
-
-    singles: Estimate
-    share: np.ndarray
-
-
 @dataclass
 class Controlled:
     """model -> its resolutions, seeds and why there is no control; estimates: (model, finding) -> fold -> of the
-    methods of the ensembles over resolutions, of each control, and of the chosen one; stakes: the same of what training
-    may add; chosen: (model, finding, method) -> the resolutions that validate chose, by fold."""
+    methods of the ensembles over resolutions, of each control, and of the chosen one; draws: the same of each seed, see
+    `_by_seed`; chosen: (model, finding, method) -> the resolutions that validate chose, by fold."""
 
     models: dict[str, tuple[list[int], list[int], str | None]] = field(default_factory=dict)
     estimates: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
-    stakes: dict[tuple[str, str], dict[int, list[Stake]]] = field(default_factory=dict)
+    draws: dict[tuple[str, str], dict[int, list[Estimate]]] = field(default_factory=dict)
     chosen: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
@@ -80,86 +71,111 @@ def control_fold(scores: FoldScores, settings: StackingSettings, result: Control
         result.models[model] = (resolutions, seeds, reason)
         if reason is not None:
             continue
-        groups = ensembles_of(model, resolutions, seeds)
-        alone = scores.members([(model, r, s) for r in resolutions for s in seeds])
-        defined, stakes = [], []
+        defined, draws = [], []
         for k, finding in enumerate(scores.test.findings):
             if scores.reason(k) is None:
-                found, share = _estimate(model, finding, k, groups, scores, settings, result)
-                result.estimates.setdefault((model, finding), {})[scores.fold] = found
-                defined.append(found)
-                patient = scores.test.patient
-                logits, target = scores.test.logits[alone, :, k], scores.test.target[:, k]
-                stakes.append(Stake(estimate(logits, target, patient, int(patient.max()) + 1), share))
-                result.stakes.setdefault((model, finding), {})[scores.fold] = [stakes[-1]]
+                ensembles = _Ensembles(scores, k, settings.tolerance)
+                best = _best(ensembles, ensembles_of(model, resolutions, seeds))
+                for method, b in zip(METHODS, best, strict=True):
+                    result.chosen.setdefault((model, finding, method), []).append(resolutions[b])
+                defined.append(ensembles.estimate(ensembles_of(model, resolutions, seeds), best))
+                draws.append(_by_seed(ensembles, defined[-1], model, resolutions, seeds, best))
+                result.estimates.setdefault((model, finding), {})[scores.fold] = defined[-1]
+                result.draws.setdefault((model, finding), {})[scores.fold] = draws[-1]
         if defined:
-            result.stakes.setdefault((model, MEAN), {})[scores.fold] = stakes
             result.estimates.setdefault((model, MEAN), {})[scores.fold] = average(defined)
+            of_seeds = [average(findings) for findings in zip(*draws, strict=True)]
+            result.draws.setdefault((model, MEAN), {})[scores.fold] = of_seeds
 
 
-def _estimate(
+class _Ensembles:
+    """Ensembles for finding k, each fitted on combine once and scored on test and on validate."""
+
+    def __init__(self, scores: FoldScores, k: int, tolerance: float) -> None:
+        self.scores, self.k, self.tolerance = scores, k, tolerance
+        self.known: dict[tuple[Learner, ...], tuple[Estimate, np.ndarray]] = {}
+
+    def score(self, learners: Sequence[Learner]) -> tuple[Estimate, np.ndarray]:
+        """AUROCs of METHODS on test, and on validate (NaN where that has one class)."""
+        key = tuple(sorted(learners))
+        if key not in self.known:
+            k, test, validate, combine = self.k, self.scores.test, self.scores.validate, self.scores.combine
+            at = self.scores.members(key)
+            fitted = fit(combine.logits[at, :, k], combine.target[:, k], self.tolerance)
+            odds = fitted.log_odds(test.logits[at, :, k])
+            found = estimate(odds, test.target[:, k], test.patient, int(test.patient.max()) + 1)
+            counted = ~np.isnan(validate.target[:, k])
+            of_validate = fitted.log_odds(validate.logits[at][:, counted, k])
+            selected = np.array([auroc(odds, validate.target[counted, k]) for odds in of_validate])
+            self.known[key] = found, selected
+        return self.known[key]
+
+    def estimate(self, groups: Groups, best: Sequence[int]) -> Estimate:
+        """AUROCs of (over resolutions, each control in turn, the chosen control) x METHODS. best: see `_best`."""
+        parts = [average([self.score(learners)[0] for learners in ensembles]) for ensembles in groups.values()]
+        picked = [(1 + b, m) for m, b in enumerate(best)]
+        return Estimate(
+            np.concatenate([*(p.value for p in parts), [parts[c].value[m] for c, m in picked]]),
+            np.column_stack([*(p.influence for p in parts), *(parts[c].influence[:, m] for c, m in picked)]),
+            np.empty((len(METHODS) * (len(parts) + 1), 0)),
+            all(p.known for p in parts),
+        )
+
+
+def _best(ensembles: _Ensembles, groups: Groups) -> list[int]:
+    """By method: which control, counted from 0, does best on validate; the largest where that has one class, as for the
+    best single learner."""
+    controls = [group for resolution, group in groups.items() if resolution is not None]
+    on_validate = np.array([np.mean([ensembles.score(x)[1] for x in group], axis=0) for group in controls])
+    return [len(controls) - 1 if np.isnan(c).any() else int(np.argmax(c)) for c in on_validate.T]
+
+
+def _by_seed(
+    ensembles: _Ensembles,
+    whole: Estimate,
     model: str,
-    finding: str,
-    k: int,
-    groups: Mapping[int | None, list[list[Learner]]],
-    scores: FoldScores,
-    settings: StackingSettings,
-    result: Controlled,
-) -> tuple[Estimate, np.ndarray]:
-    """AUROCs of (over resolutions, each control in turn, the chosen control) x METHODS, and the share of a Stake."""
-    patient = scores.test.patient
-    validated = scores.validate.target[:, k]
-    counted = ~np.isnan(validated)
-    parts, on_validate, weights = [], [], []
-    for resolution, ensembles in groups.items():
-        found, selected = [], []
-        for learners in ensembles:
-            at = scores.members(learners)
-            fitted = fit(scores.combine.logits[at, :, k], scores.combine.target[:, k], settings.tolerance)
-            odds = fitted.log_odds(scores.test.logits[at, :, k])
-            if resolution is None:
-                weights.append([np.abs(fitted.combiners[m].weight) for m in METHODS])
-            found.append(estimate(odds, scores.test.target[:, k], patient, int(patient.max()) + 1))
-            validate = fitted.log_odds(scores.validate.logits[at, :, k])
-            selected.append([auroc(score[counted], validated[counted]) for score in validate])
-        parts.append(average(found))
-        on_validate.append(np.mean(selected, axis=0))
-    controls = np.array(on_validate[1:])  # (resolution, method)
-    # The largest where validate has one class, as for the best single learner.
-    best = [len(controls) - 1 if np.isnan(c).any() else int(np.argmax(c)) for c in controls.T]
-    for method, b in zip(METHODS, best, strict=True):
-        result.chosen.setdefault((model, finding, method), []).append(list(groups)[1 + b])  # type: ignore[arg-type]
-    picked = [(1 + b, m) for m, b in enumerate(best)]
-    one = np.eye(len(controls))
-    # Logistic regression may give no learner any weight: nothing of theirs is then at stake.
-    total = np.sum(weights, axis=2, keepdims=True)
-    over = np.divide(weights, total, out=np.zeros(np.shape(weights)), where=total > 0).mean(axis=0)
-    share = np.stack([*(c - over for c in one), one[best] - over])
-    found_all = Estimate(
-        np.concatenate([*(p.value for p in parts), [parts[b].value[m] for b, m in picked]]),
-        np.column_stack([*(p.influence for p in parts), *(parts[b].influence[:, m] for b, m in picked)]),
-        np.empty((len(METHODS) * (len(parts) + 1), 0)),
-        all(p.known for p in parts),
-    )
-    return found_all, share
+    resolutions: Sequence[int],
+    seeds: Sequence[int],
+    best: Sequence[int],
+) -> list[Estimate]:
+    """One estimate a seed, so that their variance over seeds, divided by the number of seeds S, is what the chance of
+    training adds to `whole`.
 
-
-def _training(stakes: Sequence[Stake], control: int, method: int, n_seeds: int) -> Training:
-    """Of the effect in one fold, averaged over the findings of `stakes`.
-
-    Were the AUROC of an ensemble off by the weighted mean of what its learners are off, the effect over S seeds would
-    have the variance sum over resolutions of (share^2 V) / S, with V between the seeds of one resolution. A resolution
-    without weight in the ensemble that is not the control adds nothing, however much its learners differ.
+    With more seeds than resolutions these are the pseudo-values of the jackknife (Tukey 1958; Efron and Stein 1981,
+    doi:10.1214/aos/1176345462): S times the whole less S - 1 times what is estimated without that seed. With as many
+    seeds as resolutions, k, a control is one ensemble and no seed can be left out. Ensembles over resolutions share no
+    learner from round to round, so that their spread is known; where resolutions are exchangeable, the effect has
+    k - 1 times the variance of their mean.
     """
-    share = [s.share[control, method][:, None] for s in stakes]
-    k = len(share[0])
-    value = np.mean([h * s.singles.value.reshape(k, n_seeds) for h, s in zip(share, stakes, strict=True)], axis=0)
-    influence = np.mean(
-        [h * s.singles.influence.reshape(-1, k, n_seeds) for h, s in zip(share, stakes, strict=True)], axis=0
-    )
-    parts = np.array([training_variance(value[r], influence[:, r]) for r in range(k)]) / n_seeds
-    squares = np.sum(parts**2)
-    return Training(float(parts.sum()), (n_seeds - 1) * (parts.sum() ** 2 / squares if squares > 0 else 1))
+    k, n = len(resolutions), len(seeds)
+    if n > k:
+        left_out = [ensembles.estimate(ensembles_of(model, resolutions, rest), best) for rest in without_one(seeds)]
+        return [combination(n, whole, 1 - n, other) for other in left_out]
+    rounds = [ensembles.score(learners)[0] for learners in ensembles_of(model, resolutions, seeds)[None]]
+    spread, zero = np.sqrt(k - 1), combination(0.0, whole, 0.0, whole)
+    padded = []
+    for one in rounds:
+        value, influence = zero.value.copy(), zero.influence.copy()
+        value[: len(METHODS)], influence[:, : len(METHODS)] = spread * one.value, spread * one.influence
+        padded.append(Estimate(value, influence, zero.replicates))
+    return padded
+
+
+def without_one(seeds: Sequence[int]) -> list[list[int]]:
+    return [[*seeds[:i], *seeds[i + 1 :]] for i in range(len(seeds))]
+
+
+def combination(a: float, first: Estimate, b: float, second: Estimate) -> Estimate:
+    """a times the first plus b times the second."""
+    value, influence = a * first.value + b * second.value, a * first.influence + b * second.influence
+    return Estimate(value, influence, a * first.replicates + b * second.replicates, first.known and second.known)
+
+
+def _training(draws: Sequence[Estimate], coefficients: np.ndarray) -> Training:
+    """What training adds to a combination of AUROCs in one fold. draws: one a seed, see `_by_seed`."""
+    value = np.array([coefficients @ d.value for d in draws])
+    influence = np.column_stack([d.influence @ coefficients for d in draws])
+    return Training(training_variance(value, influence) / len(draws), len(draws) - 1)
 
 
 def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[str, object]]:
@@ -169,7 +185,7 @@ def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[st
         findings = [*result.findings, *([MEAN] if len(result.findings) > 1 else [])]
         for finding in findings:
             folds = list(result.estimates.get((model, finding), {}).values())
-            stakes = result.stakes.get((model, finding), {}).values()
+            draws = result.draws.get((model, finding), {}).values()
             for m, method in enumerate(METHODS):
                 for c, control in enumerate([CHOSEN, *map(str, resolutions)] if reason is None else [CHOSEN]):
                     row: dict[str, object] = {
@@ -184,8 +200,7 @@ def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[st
                         row["chosen_px"] = ", ".join(map(str, result.chosen[model, finding, method]))
                     one = np.eye(len(folds[0].value))
                     ours, theirs = one[m], one[(c or len(resolutions) + 1) * len(METHODS) + m]
-                    training = [_training(at_stake, c - 1, m, len(seeds)) for at_stake in stakes]
-                    effect = contrast(folds, ours - theirs, training)
+                    effect = contrast(folds, ours - theirs, [_training(of_fold, ours - theirs) for of_fold in draws])
                     row |= {
                         "auroc_resolutions": contrast(folds, ours).value,
                         "auroc_control": contrast(folds, theirs).value,

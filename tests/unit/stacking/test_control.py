@@ -10,8 +10,10 @@ from cxrscale.evaluation.auroc import auroc
 from cxrscale.evaluation.metrics import MEAN
 from cxrscale.predictions import Scores
 from cxrscale.stacking import CHOSEN, PRIMARY
+from cxrscale.stacking import control as control_module
 from cxrscale.stacking.control import ensembles_of
 from cxrscale.stacking.ensembles import StackingSettings
+from cxrscale.stacking.estimates import Estimate
 from cxrscale.stacking.methods import METHODS
 from cxrscale.stacking.study import stack
 
@@ -104,6 +106,45 @@ def test_both_sides_use_every_learner_equally_often_and_the_same_seeds(n_seeds):
             assert len({seed for _, _, seed in ensemble}) == 3
             assert {px for _, px, _ in ensemble} == ({1, 2, 3} if resolution is None else {resolution})
     assert len(groups[1]) == (1 if n_seeds == 3 else n_seeds)
+
+
+class SumOfLearners(control_module._Ensembles):
+    """Ensembles whose AUROC by every method is the sum of a number of each learner."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def score(self, learners):
+        total = sum(self.numbers[resolution, seed] for _, resolution, seed in learners)
+        found = Estimate(np.full(len(METHODS), total), np.zeros((3, len(METHODS))), np.empty((len(METHODS), 0)))
+        return found, np.full(len(METHODS), total)
+
+
+@pytest.mark.parametrize("n_seeds", [3, 4, 6])
+def test_what_a_seed_draws_is_its_learners_part_in_the_effect(n_seeds):
+    rng = np.random.default_rng(3)
+    resolutions, seeds = [1, 2, 3], list(range(n_seeds))
+    numbers = {(r, s): rng.normal() for r, s in itertools.product(resolutions, seeds)}
+    ensembles = SumOfLearners(numbers)
+    groups = ensembles_of("m", resolutions, seeds)
+    best = control_module._best(ensembles, groups)
+    means = [np.mean([numbers[r, s] for s in seeds]) for r in resolutions]
+    assert best == [int(np.argmax(means))] * len(METHODS)
+    whole = ensembles.estimate(groups, best)
+    draws = control_module._by_seed(ensembles, whole, "m", resolutions, seeds, best)
+    m = len(METHODS)
+    for c, r in enumerate([*resolutions, resolutions[best[0]]]):
+        effect = np.zeros(len(whole.value))
+        effect[0], effect[(1 + c) * m] = 1, -1
+        assert effect @ whole.value == pytest.approx(sum(means) - 3 * means[resolutions.index(r)])
+        of_seed = [sum(numbers[x, s] for x in resolutions) - 3 * numbers[r, s] for s in seeds]
+        if n_seeds == 3:  # no seed can be left out: the spread of the ensembles over resolutions stands for it
+            rounds = [sum(numbers[x, (t + j) % 3] for j, x in enumerate(resolutions)) for t in seeds]
+            of_seed = [np.sqrt(2) * value for value in rounds]
+        assert [effect @ d.value for d in draws] == pytest.approx(of_seed)
+        found = control_module._training(draws, effect)
+        assert found.variance == pytest.approx(np.var(of_seed, ddof=1) / n_seeds)
+        assert found.freedom == n_seeds - 1
 
 
 def test_without_the_seeds_the_table_says_what_is_missing(simulate):
