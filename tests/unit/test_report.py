@@ -29,7 +29,15 @@ from cxrscale.report.explaining import (
 from cxrscale.report.page import draw_figures, picture, render_local, render_report, summary_lines, warnings_of
 from cxrscale.report.performance import performance_tables
 from cxrscale.report.planted import agreement, expected_gain, planted_table
-from cxrscale.report.resolutions import Answer, answer, answer_cell, difference_cell, pairs_table, scope_sentence
+from cxrscale.report.resolutions import (
+    Answer,
+    answer,
+    answer_cell,
+    answer_sentence,
+    difference_cell,
+    pairs_table,
+    scope_sentence,
+)
 from cxrscale.report.study import findings_table, images_table, protocol_table, store_table
 from cxrscale.stacking import CHOSEN, CONTROL, GAINS, PRIMARY, STACKED, WEIGHTS
 
@@ -351,6 +359,30 @@ def test_the_answer_names_resolutions_that_would_be_enough_but_for_one_between()
     found = answer(results, make_settings(), "m", "A")
     assert (found.kind, found.px, found.beyond) == ("undecided", 64, (16,))
     assert answer_cell(found, make_settings()).note.endswith("16 px would be enough alone, but not one between")
+
+
+def test_the_answer_names_resolutions_that_are_better_than_the_reference():
+    """Also where the reference itself is at chance, and where one between is not shown to be enough."""
+    results, settings = make_results(models=("m",), resolutions=(16, 32, 64)), make_settings()
+    lowest = results.differences["resolution_px"] == 16
+    changed = dataclasses.replace(
+        results,
+        differences=results.differences.assign(verdict=lowest.map({True: "better below it", False: "undecided"})),
+        sufficient=results.sufficient.assign(sufficient_px=64, beyond_px="16"),
+        averages=results.averages.assign(lower=0.5),
+    )
+    found = answer(changed, settings, "m", "A")
+    assert found == Answer("A", "better", 64, beyond=(16,), better=(16,))
+    assert answer_cell(found, settings) == Cell(
+        "64 px", "the reference; not every smaller one was shown to be enough; better than 64 px: 16 px"
+    )
+    assert answer_sentence([found], settings) == "16 px is better than 64 px, the reference, for A."
+    enough = dataclasses.replace(changed, sufficient=results.sufficient.assign(sufficient_px=16))
+    found = answer(enough, settings, "m", "A")
+    assert (found.kind, found.px, found.better) == ("suffices", 16, (16,))
+    assert answer_sentence([found], settings) == (
+        "16 px suffices for A; 16 px is better than 64 px, the reference, for A."
+    )
 
 
 def test_a_difference_shows_interval_corrected_p_and_verdict():
