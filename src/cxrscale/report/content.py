@@ -177,11 +177,12 @@ def p_text(p: Any) -> str:
 
 def averaged_over(results: Results, intervals: bool = True) -> str:
     """ ", averaged over ...", or nothing where there is nothing to average. intervals: whether they are shown too."""
-    n = len(results.learners[["fold", "seed"]].drop_duplicates())
+    n, n_folds, n_seeds = (len(results.learners[by].drop_duplicates()) for by in (["fold", "seed"], ["fold"], ["seed"]))
     if n == 1:
         return ""
+    what = "seeds" if n_folds == 1 else "folds" if n_seeds == 1 else "folds and seeds"
     ends = " (the ends of the intervals too: on the wide side)" if intervals else ""
-    return f", averaged over {n} folds and seeds{ends}"
+    return f", averaged over {n} {what}{ends}"
 
 
 def shown_findings(results: Results, settings: ReportSettings) -> dict[str, str]:

@@ -40,12 +40,12 @@ def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -
 @dataclass
 class Controlled:
     """model -> its resolutions, seeds and why there is no control; estimates: (model, finding) -> fold -> of the
-    methods of the ensembles over resolutions, of each control, and of the chosen one; draws: the same of each seed, see
-    `_by_seed`; chosen: (model, finding, method) -> the resolutions that validate chose, by fold."""
+    methods of the ensembles over resolutions, of each control, and of the chosen one; draws: what seeds bring to these, see `_by_seed`;
+    chosen: (model, finding, method) -> the resolutions that validate chose, by fold."""
 
     models: dict[str, tuple[list[int], list[int], str | None]] = field(default_factory=dict)
     estimates: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
-    draws: dict[tuple[str, str], dict[int, list[Estimate]]] = field(default_factory=dict)
+    draws: dict[tuple[str, str], dict[int, list[list[Estimate]]]] = field(default_factory=dict)
     chosen: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
@@ -84,8 +84,9 @@ def control_fold(scores: FoldScores, settings: StackingSettings, result: Control
                 result.draws.setdefault((model, finding), {})[scores.fold] = draws[-1]
         if defined:
             result.estimates.setdefault((model, MEAN), {})[scores.fold] = average(defined)
-            of_seeds = [average(findings) for findings in zip(*draws, strict=True)]
-            result.draws.setdefault((model, MEAN), {})[scores.fold] = of_seeds
+            result.draws.setdefault((model, MEAN), {})[scores.fold] = [
+                [average(findings) for findings in zip(*groups, strict=True)] for groups in zip(*draws, strict=True)
+            ]
 
 
 class _Ensembles:
@@ -137,28 +138,29 @@ def _by_seed(
     resolutions: Sequence[int],
     seeds: Sequence[int],
     best: Sequence[int],
-) -> list[Estimate]:
-    """One estimate a seed, so that their variance over seeds, divided by the number of seeds S, is what the chance of
-    training adds to `whole`.
+) -> list[list[Estimate]]:
+    """Groups of one estimate a seed: the mean over groups of their variance over seeds, divided by the number of seeds
+    S, is what the chance of training adds to an effect in `whole`.
 
-    With more seeds than resolutions these are the pseudo-values of the jackknife (Tukey 1958; Efron and Stein 1981,
+    With more seeds than resolutions one group, the pseudo-values of the jackknife (Tukey 1958; Efron and Stein 1981,
     doi:10.1214/aos/1176345462): S times the whole less S - 1 times what is estimated without that seed. With as many
-    seeds as resolutions, k, a control is one ensemble and no seed can be left out. Ensembles over resolutions share no
-    learner from round to round, so that their spread is known; where resolutions are exchangeable, the effect has
-    k - 1 times the variance of their mean.
+    seeds as resolutions, k, a control is one ensemble and no seed can be left out. Then a group for each resolution,
+    its learners: were an ensemble's AUROC off by the mean of what its learners are off, the effect would have
+    (1 - 1/k) / S times the variance of a learner.
     """
     k, n = len(resolutions), len(seeds)
     if n > k:
         left_out = [ensembles.estimate(ensembles_of(model, resolutions, rest), best) for rest in without_one(seeds)]
-        return [combination(n, whole, 1 - n, other) for other in left_out]
-    rounds = [ensembles.score(learners)[0] for learners in ensembles_of(model, resolutions, seeds)[None]]
-    spread, zero = np.sqrt(k - 1), combination(0.0, whole, 0.0, whole)
-    padded = []
-    for one in rounds:
-        value, influence = zero.value.copy(), zero.influence.copy()
-        value[: len(METHODS)], influence[:, : len(METHODS)] = spread * one.value, spread * one.influence
-        padded.append(Estimate(value, influence, zero.replicates))
-    return padded
+        return [[combination(n, whole, 1 - n, other) for other in left_out]]
+    scale, of_resolutions = np.sqrt(1 - 1 / k), slice(len(METHODS))
+    groups = []
+    for r in resolutions:
+        alone = [ensembles.score([(model, r, s)])[0] for s in seeds]
+        group = [combination(0.0, whole, 0.0, whole) for _ in seeds]
+        for draw, one in zip(group, alone, strict=True):
+            draw.value[of_resolutions], draw.influence[:, of_resolutions] = scale * one.value, scale * one.influence
+        groups.append(group)
+    return groups
 
 
 def without_one(seeds: Sequence[int]) -> list[list[int]]:
@@ -171,11 +173,17 @@ def combination(a: float, first: Estimate, b: float, second: Estimate) -> Estima
     return Estimate(value, influence, a * first.replicates + b * second.replicates, first.known and second.known)
 
 
-def _training(draws: Sequence[Estimate], coefficients: np.ndarray) -> Training:
-    """What training adds to a combination of AUROCs in one fold. draws: one a seed, see `_by_seed`."""
-    value = np.array([coefficients @ d.value for d in draws])
-    influence = np.column_stack([d.influence @ coefficients for d in draws])
-    return Training(training_variance(value, influence) / len(draws), len(draws) - 1)
+def _training(groups: Sequence[Sequence[Estimate]], coefficients: np.ndarray) -> Training:
+    """What training adds to a combination of AUROCs in one fold. groups: see `_by_seed`."""
+    n = len(groups[0])
+    parts = [
+        training_variance(
+            np.array([coefficients @ d.value for d in group]),
+            np.column_stack([d.influence @ coefficients for d in group]),
+        )
+        for group in groups
+    ]
+    return Training(float(np.mean(parts)) / n, len(groups) * (n - 1))
 
 
 def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[str, object]]:

@@ -137,14 +137,14 @@ def test_what_a_seed_draws_is_its_learners_part_in_the_effect(n_seeds):
         effect = np.zeros(len(whole.value))
         effect[0], effect[(1 + c) * m] = 1, -1
         assert effect @ whole.value == pytest.approx(sum(means) - 3 * means[resolutions.index(r)])
-        of_seed = [sum(numbers[x, s] for x in resolutions) - 3 * numbers[r, s] for s in seeds]
-        if n_seeds == 3:  # no seed can be left out: the spread of the ensembles over resolutions stands for it
-            rounds = [sum(numbers[x, (t + j) % 3] for j, x in enumerate(resolutions)) for t in seeds]
-            of_seed = [np.sqrt(2) * value for value in rounds]
-        assert [effect @ d.value for d in draws] == pytest.approx(of_seed)
         found = control_module._training(draws, effect)
-        assert found.variance == pytest.approx(np.var(of_seed, ddof=1) / n_seeds)
-        assert found.freedom == n_seeds - 1
+        if n_seeds > 3:
+            of_seed = [sum(numbers[x, s] for x in resolutions) - 3 * numbers[r, s] for s in seeds]
+            assert [effect @ d.value for d in draws[0]] == pytest.approx(of_seed)
+            assert (found.variance, found.freedom) == (pytest.approx(np.var(of_seed, ddof=1) / n_seeds), n_seeds - 1)
+        else:  # no seed can be left out: the learners of each resolution stand for it
+            between = np.mean([np.var([numbers[x, s] for s in seeds], ddof=1) for x in resolutions])
+            assert (found.variance, found.freedom) == (pytest.approx(between * (1 - 1 / 3) / 3), 6)
 
 
 def test_without_the_seeds_the_table_says_what_is_missing(simulate):
