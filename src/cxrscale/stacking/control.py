@@ -39,9 +39,9 @@ def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -
 
 @dataclass
 class Controlled:
-    """models: model -> its resolutions, seeds and why there is no control. estimates: (model, finding) -> fold -> of the
-    methods of the ensembles over resolutions, of each control, and of the chosen one; draws: what seeds bring to these,
-    see `_by_seed`; chosen: (model, finding, method) -> the resolutions that validate chose, by fold."""
+    """models: model -> its resolutions, seeds and why there is no control. estimates: (model, finding) -> fold -> of
+    the methods of the ensembles over resolutions, of each control, and of the chosen one; draws: what seeds bring to
+    these, see `_by_seed`; chosen: (model, finding, method) -> the resolutions that validate chose, by fold."""
 
     models: dict[str, tuple[list[int], list[int], str | None]] = field(default_factory=dict)
     estimates: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
