@@ -10,6 +10,7 @@ from cxrscale.report.content import (
     Results,
     Table,
     lookup,
+    measure,
     missing,
     number,
     shown_findings,
@@ -95,7 +96,8 @@ def _gained(results: Results, model: str, finding: str) -> Cell:
     if found is None or missing(found["lower"]):
         return Cell(DASH, text_or(found and found["reason"], "nothing was combined"))
     text = "as planted" if found["lower"] > 0 else "not as planted" if found["upper"] < 0 else "undecided"
-    return Cell(text, f"gain of combining {found['gain']:+.3f} ({found['lower']:+.3f} to {found['upper']:+.3f})")
+    gain = measure(found, "gain", "lower", "upper", signed=True)
+    return Cell(text, f"gain of combining {gain.text} ({gain.note})")
 
 
 def _chance(results: Results, model: str, finding: str, settings: ReportSettings) -> Cell:

@@ -71,14 +71,15 @@ def control_fold(scores: FoldScores, settings: StackingSettings, result: Control
         result.models[model] = (resolutions, seeds, reason)
         if reason is not None:
             continue
+        groups = ensembles_of(model, resolutions, seeds)
         defined, draws = [], []
         for k, finding in enumerate(scores.test.findings):
             if scores.reason(k) is None:
                 ensembles = _Ensembles(scores, k, settings.tolerance)
-                best = _best(ensembles, ensembles_of(model, resolutions, seeds))
+                best = _best(ensembles, groups)
                 for method, b in zip(METHODS, best, strict=True):
                     result.chosen.setdefault((model, finding, method), []).append(resolutions[b])
-                defined.append(ensembles.estimate(ensembles_of(model, resolutions, seeds), best))
+                defined.append(ensembles.estimate(groups, best))
                 draws.append(_by_seed(ensembles, defined[-1], model, resolutions, seeds, best))
                 result.estimates.setdefault((model, finding), {})[scores.fold] = defined[-1]
                 result.draws.setdefault((model, finding), {})[scores.fold] = draws[-1]
@@ -150,7 +151,8 @@ def _by_seed(
     """
     k, n = len(resolutions), len(seeds)
     if n > k:
-        left_out = [ensembles.estimate(ensembles_of(model, resolutions, rest), best) for rest in without_one(seeds)]
+        rests = [[s for s in seeds if s != out] for out in seeds]
+        left_out = [ensembles.estimate(ensembles_of(model, resolutions, rest), best) for rest in rests]
         return [[combination(n, whole, 1 - n, other) for other in left_out]]
     scale, of_resolutions = np.sqrt(1 - 1 / k), slice(len(METHODS))
     groups = []
@@ -161,10 +163,6 @@ def _by_seed(
             draw.value[of_resolutions], draw.influence[:, of_resolutions] = scale * one.value, scale * one.influence
         groups.append(group)
     return groups
-
-
-def without_one(seeds: Sequence[int]) -> list[list[int]]:
-    return [[*seeds[:i], *seeds[i + 1 :]] for i in range(len(seeds))]
 
 
 def combination(a: float, first: Estimate, b: float, second: Estimate) -> Estimate:
