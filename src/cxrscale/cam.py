@@ -8,13 +8,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cxrscale.augmentation import image_keys, normalise
+from cxrscale.augmentation import image_keys
 from cxrscale.heads import has_exact_cam
+from cxrscale.learner import Learner
 from cxrscale.loader import decoded_batches
 from cxrscale.models import feature_map
 from cxrscale.splits import combine_split
 from cxrscale.store.reader import StoreReader
-from cxrscale.training import to_float
 
 Method = Literal["auto", "gradcam", "gradcam++", "layercam"]
 
@@ -120,22 +120,20 @@ def _by_gradient(model: nn.Module, x: torch.Tensor, findings: Sequence[int], met
 
 
 def maps_of_pairs(
+    learner: Learner,
     model: nn.Module,
     store: StoreReader,
-    image_ids: Sequence[str],
-    findings: Sequence[int],
-    mean: float,
-    standard_deviation: float,
+    pairs: pd.DataFrame,
     method: Method = "auto",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The picture, uint8 (height_px, width_px), and the map, float32 (rows, columns), of each pair of an image and a
-    finding, in order. findings: index of each pair's finding."""
+    finding, in order. model: the learner's network; pairs: the columns finding and image_id."""
     device = next(model.parameters()).device
     at_once = max(1, PIXELS // max(1, store.shape[0] * store.shape[1]))
-    rows = store.rows(list(image_ids))
+    rows = store.rows(list(pairs["image_id"]))
+    places = [list(learner.findings).index(finding) for finding in pairs["finding"]]
     starts = range(0, len(rows), at_once)
     batches = decoded_batches(store, [rows[i : i + at_once] for i in starts], workers=0)
     for start, pixels in zip(starts, batches, strict=True):
-        x = normalise(to_float(pixels, device), mean, standard_deviation)
-        maps = class_activation_maps(model, x, list(findings[start : start + at_once]), method)
+        maps = class_activation_maps(model, learner.prepared(pixels, device), places[start : start + at_once], method)
         yield from zip(pixels[:, 0].numpy(), maps, strict=True)

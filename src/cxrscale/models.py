@@ -6,7 +6,7 @@ from typing import Literal
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from cxrscale.errors import StudyError
@@ -71,16 +71,6 @@ def feature_map(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the state dict as safetensors: tensors only, no code, the same bytes for the same weights."""
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, path)
-
-
-def load_learner(name: str, n_findings: int, weights: str | Path, device: torch.device) -> nn.Module:
-    """A trained learner in evaluation mode. Raises StudyError if the weights do not fit the model."""
-    model = build_model(name, n_findings, seed=0)
-    try:
-        model.load_state_dict(load_file(weights), strict=True)
-    except RuntimeError as error:
-        raise StudyError(f"{weights} does not hold {name} with {n_findings} findings: {error}") from error
-    return model.eval().to(device)
 
 
 def calibrate_batch_norm(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:

@@ -31,6 +31,7 @@ from cxrscale.devices import EnergyMeter
 from cxrscale.distributed import Processes
 from cxrscale.errors import StudyError
 from cxrscale.findings import TARGETS
+from cxrscale.learner import RECORD, Learner, to_float
 from cxrscale.loader import decoded_batches, epoch_order, select_examples, share_of_rank
 from cxrscale.micro_batch import MicroBatch, Way, possible_ways
 from cxrscale.models import build_model, save_weights
@@ -62,7 +63,7 @@ INTERRUPTED_STATUS = 75
 CPU_MICRO_BATCH = 16
 
 WEIGHTS, HISTORY, COST, EVENTS = "weights.safetensors", "history.csv", "cost.json", "tensorboard"
-OUTPUTS = (WEIGHTS, HISTORY, COST)
+OUTPUTS = (WEIGHTS, RECORD, HISTORY, COST)
 
 
 @dataclass(frozen=True)
@@ -161,44 +162,6 @@ class _TooLarge(Exception):  # noqa: N818
     """The GPU's memory did not suffice for an update; it may be tried again in smaller parts."""
 
 
-@torch.inference_mode()
-def predict_logits(
-    model: nn.Module,
-    store: StoreReader,
-    rows: np.ndarray,
-    mean: float,
-    standard_deviation: float,
-    device: torch.device,
-    batch_images: int,
-    workers: int,
-    precision: str = "bfloat16",
-) -> np.ndarray:
-    """Logits of images in the order of `rows`, without augmentation. Returns float32 (image, finding)."""
-    model.eval()
-    batches = [rows[i : i + batch_images] for i in range(0, len(rows), batch_images)]
-    found = []
-    for pixels in decoded_batches(store, batches, workers, pin_memory=device.type == "cuda"):
-        x = normalise(to_float(pixels, device), mean, standard_deviation)
-        with autocast(device, precision):
-            found.append(model(x).float().cpu().numpy())
-    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
-
-
-def prediction_batch(resolution_px: int) -> int:
-    """Images that are predicted at once: 1 at 2048 px, 64 at 256 px."""
-    return min(max(2**22 // resolution_px**2, 1), 256)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The arithmetic of a forward pass: bfloat16 on a GPU if asked for, else float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and precision == "bfloat16")
-
-
-def to_float(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 (image, 1, height_px, width_px) on the host -> float32 in [0, 1] on the device."""
-    return pixels.to(device, non_blocking=True).to(torch.float32).div_(255)
-
-
 @dataclass
 class _State:
     """Where a training is: everything beside weights, optimiser and random state that the next update depends on."""
@@ -239,7 +202,7 @@ def train_learner(
     inputs_digest: str,
     processes: Processes,
 ) -> None:
-    """Train one learner and write weights.safetensors, history.csv, cost.json and tensorboard/ into `folder`.
+    """Train one learner and write OUTPUTS and tensorboard/ into `folder`.
 
     inputs_digest: names code, data and initial weights; with the settings it decides whether a checkpoint may be gone
     on from. processes: all of them call this alike; the first writes.
@@ -287,7 +250,10 @@ class _Training:
     ) -> None:
         self.folder, self.seed, self.settings, self.run, self.store = folder, seed, settings, run, store
         self.processes, self.device = processes, processes.device
-        findings = TARGETS.findings(targets.columns)
+        self.learner = Learner(
+            model_name, TARGETS.findings(targets.columns), resolution_px, seed, settings.mean,
+            settings.standard_deviation, settings.precision, store.native_at_least_px, settings.norm_group_images,
+        )  # fmt: skip
         self.train, self.validate = (select_examples(targets, store, split) for split in ("train", "validate"))
         self.updates_per_epoch = len(self.train) // settings.batch_images
         if self.updates_per_epoch < 1 or not len(self.validate):
@@ -302,7 +268,7 @@ class _Training:
         if settings.positive_weights == "balanced":
             self.positive_weights = positive_weights(self.target, self.mask)
 
-        model = build_model(model_name, len(findings), seed, weights)
+        model = build_model(model_name, len(self.learner.findings), seed, weights)
         model = set_normalisation(model, settings.normalisation, settings.norm_group_images, processes.world)
         self.model = model.to(self.device)
         self.micro = MicroBatch(
@@ -379,7 +345,7 @@ class _Training:
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.model.train()
         try:
-            with autocast(self.device, self.settings.precision):
+            with self.learner.autocast(self.device):
                 loss = self.model(x.to(memory_format=self.micro.memory_format)).float().sum()
             loss.backward()
         finally:
@@ -471,8 +437,8 @@ class _Training:
         """
         settings, on_cpu = self.settings, self.device.type == "cpu"
         how = Augmentation(
-            self.seed, self.state.epoch, settings.flip_probability, settings.rotation_degrees, settings.mean,
-            settings.standard_deviation,
+            self.seed, self.state.epoch, settings.flip_probability, settings.rotation_degrees, self.learner.mean,
+            self.learner.standard_deviation,
         )  # fmt: skip
         clock = time.monotonic()
         loaded = decoded_batches(self.store, parts, self.run.workers, not on_cpu, how if on_cpu else None)
@@ -498,7 +464,7 @@ class _Training:
         found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss; processes that lacked memory
         try:
             for x, examples in parts:
-                with autocast(self.device, settings.precision):
+                with self.learner.autocast(self.device):
                     logits = self.forward(x)
                 loss = masked_loss(
                     logits, self.target[examples], self.mask[examples], counted, settings.label_smoothing,
@@ -530,11 +496,9 @@ class _Training:
     def _validate(self) -> np.ndarray:
         """Logits of the validation images, each computed by one process. Returns float32 (image, finding)."""
         mine = np.array_split(np.arange(len(self.validate)), self.processes.world)[self.processes.rank]
-        logits = predict_logits(
-            self.model, self.store, self.validate.rows[mine], self.settings.mean, self.settings.standard_deviation,
-            self.device, self.micro.images, self.run.workers, self.settings.precision,
-        )  # fmt: skip
-        logits = logits.reshape(len(mine), self.target.shape[1])
+        logits = self.learner.logits(
+            self.model, self.store, self.validate.rows[mine], self.device, self.micro.images, self.run.workers
+        )
         return self.processes.gather(logits, mine, len(self.validate))
 
     def _end_of_epoch(self) -> None:
@@ -591,6 +555,7 @@ class _Training:
         folder, state, settings = self.folder, self.state, self.settings
         with atomic.replacing(folder / WEIGHTS) as temporary:
             save_weights(self.model, temporary)
+        self.learner.write(folder / RECORD)
         with atomic.replacing(folder / HISTORY) as temporary, temporary.open("w", newline="") as handle:
             writer = csv.DictWriter(handle, list(state.history[0]), lineterminator="\n")
             writer.writeheader()

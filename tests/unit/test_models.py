@@ -8,8 +8,6 @@ from cxrscale.models import (
     build_model,
     calibrate_batch_norm,
     feature_map,
-    load_learner,
-    save_weights,
 )
 from cxrscale.normalisation import set_normalisation
 
@@ -74,17 +72,6 @@ def test_calibration_sets_the_mean_over_the_batches(group):
     assert torch.allclose(model[0].running_mean, expected, atol=1e-5)
     assert model[0].momentum == 0.1
     assert not model.training
-
-
-def test_a_saved_learner_is_loaded_and_another_is_refused(tmp_path):
-    model = build_model("test_resnet", 2, 5).eval()
-    save_weights(model, tmp_path / "w.safetensors")
-    save_weights(model, tmp_path / "again.safetensors")
-    assert (tmp_path / "w.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
-    x = torch.rand(1, 1, 32, 32)
-    assert torch.equal(load_learner("test_resnet", 2, tmp_path / "w.safetensors", torch.device("cpu"))(x), model(x))
-    with pytest.raises(StudyError, match=r"w.safetensors does not hold test_resnet with 3 findings"):
-        load_learner("test_resnet", 3, tmp_path / "w.safetensors", torch.device("cpu"))
 
 
 def test_a_transformer_has_no_feature_map():

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from cxrscale import training
 from cxrscale.distributed import Processes
 from cxrscale.errors import StudyError
+from cxrscale.learner import Learner
 from cxrscale.loader import select_examples
-from cxrscale.models import build_model, load_learner
+from cxrscale.models import build_model
 from cxrscale.training import (
     INTERRUPTED_STATUS,
     OUTPUTS,
@@ -61,6 +62,13 @@ def history(folder, without=("seconds", "images_per_second", "loader_wait_fracti
 
 def weights(folder) -> bytes:
     return (folder / "weights.safetensors").read_bytes()
+
+
+def logits_of(folder, reader, examples):
+    """Logits as whoever uses the learner's folder computes them."""
+    learner = Learner.read(folder / "learner.json")
+    network = learner.network(folder / "weights.safetensors", CPU)
+    return learner.logits(network, reader, examples.rows, CPU, batch_images=3, workers=0)
 
 
 def stop_after(monkeypatch, *updates):
@@ -207,17 +215,15 @@ def test_a_training_writes_weights_history_and_cost(undisturbed, small_store, re
     assert cost["best_validation_auroc"] == pytest.approx(best["validation_auroc"])
     assert cost["converged"] == (best["epoch"] == 1)
     # The weights are those of the best epoch: their AUROC is the one that history states.
-    model = load_learner("test_resnet", 2, undisturbed / "weights.safetensors", CPU)
     examples = select_examples(small_store.targets, reader, "validate")
-    logits = training.predict_logits(model, reader, examples.rows, 0.4, 0.2, CPU, 3, 0)
+    logits = logits_of(undisturbed, reader, examples)
     assert mean_auroc(logits, examples.target.numpy(), examples.mask.numpy()) == pytest.approx(best["validation_auroc"])
 
 
 def test_what_can_be_seen_is_learned(train, tmp_path, small_store, reader):
     train(tmp_path, replace(SETTINGS, epochs=8, learning_rate=5e-3))
-    model = load_learner("test_resnet", 2, tmp_path / "weights.safetensors", CPU)
     examples = select_examples(small_store.targets, reader, "test")
-    logits = training.predict_logits(model, reader, examples.rows, 0.4, 0.2, CPU, 8, 0)
+    logits = logits_of(tmp_path, reader, examples)
     assert mean_auroc(logits[:, :1], examples.target[:, :1].numpy(), examples.mask[:, :1].numpy()) == 1.0
 
 

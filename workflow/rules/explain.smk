@@ -11,7 +11,7 @@ boxes_digest = provenance.file_digest(given_boxes) if given_boxes else None
 
 rule erf:
     input:
-        weights=f"{layout.learner()}/weights.safetensors",
+        **of_learner,
         initial=lambda w: layout.weights(w.model) or [],
         targets=layout.targets(),
         manifest=lambda w: layout.manifest(w.resolution),
@@ -28,10 +28,8 @@ rule erf:
         mem_mb=8000,
         runtime=120,
     params:
-        **INPUT,
         code=code("erf.py"),
         images=study.erf.images,
-        norm_group_images=study.training.norm_group_images,
     message:
         "Receptive field of {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     script:
@@ -40,7 +38,7 @@ rule erf:
 
 rule cam:
     input:
-        weights=f"{layout.learner()}/weights.safetensors",
+        **of_learner,
         targets=layout.targets(),
         manifest=lambda w: layout.manifest(w.resolution),
     output:
@@ -55,7 +53,6 @@ rule cam:
         mem_mb=8000,
         runtime=60,
     params:
-        **INPUT,
         code=code("cam.py"),
         images_per_finding=study.cam.images_per_finding,
         method=study.cam.method,
@@ -67,7 +64,7 @@ rule cam:
 
 rule localise:
     input:
-        weights=f"{layout.learner()}/weights.safetensors",
+        **of_learner,
         targets=layout.targets(),
         manifest=lambda w: layout.manifest(w.resolution),
         boxes=made_boxes,
@@ -83,7 +80,6 @@ rule localise:
         mem_mb=8000,
         runtime=240,
     params:
-        **INPUT,
         code=code("localise.py"),
         boxes=boxes_digest,
         geometry=study.store.geometry,

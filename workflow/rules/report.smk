@@ -126,7 +126,7 @@ rule report:
             "confidence": study.evaluation.confidence,
             "joint_confidence": study.comparison.joint_confidence,
             "geometry": study.store.geometry,
-            "native_at_least_px": INPUT["native_at_least_px"],
+            "native_at_least_px": native_at_least_px,
             "settings": [[name, value, default[name]] for name, value in described.items()],
         },
     message:

@@ -1,11 +1,7 @@
 # Initial weights, training, predictions.
 
 # All resolutions see the same images: with store.upscale "exclude" none that the largest would enlarge.
-INPUT = {
-    "mean": study.training.mean,
-    "standard_deviation": study.training.standard_deviation,
-    "native_at_least_px": max(study.resolutions_px) if study.store.upscale == "exclude" else 0,
-}
+native_at_least_px = max(study.resolutions_px) if study.store.upscale == "exclude" else 0
 # Processes that torchrun starts on a node share its threads; a task of srun, one a GPU, has its own.
 threads_a_gpu = 1 if study.accelerator == "cpu" else study.training.workers + 1
 start_together = {"threads": threads_a_gpu * study.training.gpus, "resources": {"launcher": ""}}
@@ -22,6 +18,8 @@ if study.training.nodes > 1:
         **({"gres": f"gpu:{on_each}"} if gpu else {}),
     }
     start_together = {"threads": threads_a_gpu, "resources": several}
+# What uses a learner is told of it by its record, never by the config.
+of_learner = {"weights": f"{layout.learner()}/weights.safetensors", "learner": f"{layout.learner()}/learner.json"}
 initial_weights = {layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights}
 
 
@@ -60,6 +58,7 @@ rule train:
         weights=lambda w: layout.weights(w.model) or [],
     output:
         weights=f"{layout.learner()}/weights.safetensors",
+        learner=f"{layout.learner()}/learner.json",
         history=f"{layout.learner()}/history.csv",
         cost=f"{layout.learner()}/cost.json",
     log:
@@ -87,7 +86,7 @@ rule train:
         code=code("train.py"),
         # What the weights depend on; the rest of config.training says how it runs.
         settings=lambda w: json.dumps(study.training.of_learner(w.model, w.resolution)),
-        native_at_least_px=INPUT["native_at_least_px"],
+        native_at_least_px=native_at_least_px,
         weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
     message:
         "Training {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
@@ -107,7 +106,7 @@ rule train:
 
 rule predict:
     input:
-        weights=f"{layout.learner()}/weights.safetensors",
+        **of_learner,
         targets=layout.targets(),
         manifest=lambda w: layout.manifest(w.resolution),
     output:
@@ -122,7 +121,6 @@ rule predict:
         mem_mb=8000,
         runtime=240,
     params:
-        **INPUT,
         code=code("predict.py"),
     message:
         "Predicting with {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"

@@ -1,7 +1,5 @@
 """Class activation maps of one learner on the test images that all learners of the fold share."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -10,25 +8,18 @@ from cxrscale.cam import maps_of_pairs, select_images
 from cxrscale.devices import leased
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
-from cxrscale.models import load_learner
-from cxrscale.store.reader import StoreReader
+from cxrscale.learner import Learner
 
 with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):
     torch.set_num_threads(snakemake.threads)
     params = snakemake.params
     targets = tables.read(TARGETS, snakemake.input.targets)
-    findings = TARGETS.findings(targets.columns)
-    store = StoreReader(Path(snakemake.input.manifest).parent, params.native_at_least_px)
+    learner = Learner.read(snakemake.input.learner)
+    store = learner.pictures(snakemake.input.manifest)
     in_store = {i for i in targets["image_id"] if i in store}
-    chosen = select_images(targets, in_store, findings, params.images_per_finding)
-    device = torch.device(snakemake.config["accelerator"])
-    model = load_learner(snakemake.wildcards.model, len(findings), snakemake.input.weights, device)
-    places = [findings.index(f) for f in chosen["finding"]]
-    drawn = list(
-        maps_of_pairs(
-            model, store, list(chosen["image_id"]), places, params.mean, params.standard_deviation, params.method
-        )
-    )
+    chosen = select_images(targets, in_store, learner.findings, params.images_per_finding)
+    network = learner.network(snakemake.input.weights, torch.device(snakemake.config["accelerator"]))
+    drawn = list(maps_of_pairs(learner, network, store, chosen, params.method))
     with atomic.replacing(snakemake.output[0]) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(
             handle,

@@ -1,23 +1,19 @@
 """Effective receptive fields of one learner, before training and after."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
 
 from cxrscale import atomic, tables
-from cxrscale.augmentation import normalise
 from cxrscale.devices import leased
 from cxrscale.field_size import FIELDS, NO_FIELD, field_rows
 from cxrscale.findings import TARGETS
 from cxrscale.heads import has_exact_cam
 from cxrscale.joblog import job
+from cxrscale.learner import Learner
 from cxrscale.loader import decoded_batches, select_examples
-from cxrscale.models import build_model, calibrate_batch_norm, feature_map, load_learner
+from cxrscale.models import build_model, calibrate_batch_norm, feature_map
 from cxrscale.receptive_field import receptive_fields
-from cxrscale.store.reader import StoreReader
-from cxrscale.training import to_float
 
 #: Pixels differentiated at once, a matter of memory alone.
 PIXELS = 8 * 512**2
@@ -26,32 +22,30 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     torch.set_num_threads(snakemake.threads)
     device = torch.device(snakemake.config["accelerator"])
     targets = tables.read(TARGETS, snakemake.input.targets)
-    findings = TARGETS.findings(targets.columns)
-    store = StoreReader(Path(snakemake.input.manifest).parent, snakemake.params.native_at_least_px)
+    learner = Learner.read(snakemake.input.learner)
+    store = learner.pictures(snakemake.input.manifest)
     rows = select_examples(targets, store, "validate").rows[: snakemake.params.images]
 
     def batches(n):
         for pixels in decoded_batches(store, [rows[i : i + n] for i in range(0, len(rows), n)], workers=0):
-            yield normalise(to_float(pixels, device), snakemake.params.mean, snakemake.params.standard_deviation)
-
-    name, seed = snakemake.wildcards.model, int(snakemake.wildcards.seed)
+            yield learner.prepared(pixels, device)
 
     def before_training(weights):
         # Weights come with batch statistics of nothing or of photographs; with those of the images, as in training's
         # first update, the states differ in nothing but weights.
-        model = build_model(name, len(findings), seed, weights).to(device)
-        return calibrate_batch_norm(model, batches(snakemake.params.norm_group_images))
+        model = build_model(learner.model, len(learner.findings), learner.seed, weights).to(device)
+        return calibrate_batch_norm(model, batches(learner.norm_group_images))
 
     states = {"random": before_training(None)}
     if snakemake.input.initial:
         states["pretrained"] = before_training(snakemake.input.initial)
-    states["trained"] = load_learner(name, len(findings), snakemake.input.weights, device)
+    states["trained"] = learner.network(snakemake.input.weights, device)
 
-    at_once = max(1, min(snakemake.params.norm_group_images, PIXELS // (store.shape[0] * store.shape[1] or 1)))
+    at_once = max(1, min(learner.norm_group_images, PIXELS // (store.shape[0] * store.shape[1] or 1)))
     maps, sizes = {}, []
     for state, model in states.items():
         # The head speaks for findings once it is trained.
-        named = findings if state == "trained" else []
+        named = learner.findings if state == "trained" else []
         evidence = model.get_classifier().weight.detach() if named and has_exact_cam(model) else None
         fields = receptive_fields(lambda x, model=model: feature_map(model, x), batches(at_once), evidence)
         sizes += field_rows(state, named, fields, len(rows))

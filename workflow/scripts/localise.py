@@ -10,31 +10,26 @@ from cxrscale.cam import maps_of_pairs, select_boxed
 from cxrscale.devices import leased
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
+from cxrscale.learner import Learner
 from cxrscale.localisation import LOCALISATION, measure_maps, summarise
-from cxrscale.models import load_learner
-from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import MANIFEST
 
 with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):
     torch.set_num_threads(snakemake.threads)
     params, dataset = snakemake.params, snakemake.config["dataset"]
     targets = tables.read(TARGETS, snakemake.input.targets)
-    findings = TARGETS.findings(targets.columns)
-    store = StoreReader(Path(snakemake.input.manifest).parent, params.native_at_least_px)
+    learner = Learner.read(snakemake.input.learner)
+    store = learner.pictures(snakemake.input.manifest)
     manifest = tables.read(MANIFEST, snakemake.input.manifest, ["image_id", "native_height_px", "native_width_px"])
     # Those of a synthetic data set are made here and an input; others count by their content, a param.
     boxes = read_boxes(snakemake.input.boxes or Path(dataset["root"]) / snakemake.config["cam"]["boxes"])
     by_pair = boxes_by_pair(boxes, manifest, params.geometry)
     in_store = {i for i in targets["image_id"] if i in store}
     chosen = select_boxed(targets, in_store, by_pair, params.images_per_finding)
-    device = torch.device(snakemake.config["accelerator"])
-    model = load_learner(snakemake.wildcards.model, len(findings), snakemake.input.weights, device)
-    places = [findings.index(f) for f in chosen["finding"]]
-    drawn = maps_of_pairs(
-        model, store, list(chosen["image_id"]), places, params.mean, params.standard_deviation, params.method
-    )
+    network = learner.network(snakemake.input.weights, torch.device(snakemake.config["accelerator"]))
+    drawn = maps_of_pairs(learner, network, store, chosen, params.method)
     measured = measure_maps(chosen, (map_ for _, map_ in drawn), by_pair)
-    table = summarise(measured, findings, params.box_sizes, params.confidence)
+    table = summarise(measured, learner.findings, params.box_sizes, params.confidence)
     tables.write(LOCALISATION, table, snakemake.output[0])
     log.info("%d boxes; %s images with a finding and a box", len(boxes), chosen["split"].value_counts().to_dict())
     for row in table[(table["finding"] == "(all)") & (table["size"] == "all")].itertuples():

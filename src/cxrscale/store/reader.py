@@ -26,7 +26,7 @@ class StoreReader:
     """
 
     def __init__(self, folder: str | Path, native_at_least_px: int = 0) -> None:
-        self.folder = Path(folder)
+        self.folder, self.native_at_least_px = Path(folder), native_at_least_px
         manifest = tables.read(MANIFEST, self.folder / "manifest.parquet")
         self.image_ids = manifest["image_id"].to_numpy(dtype=object)  # of each row of the manifest
         self.native_px = manifest["native_px"].to_numpy()
