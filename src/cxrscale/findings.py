@@ -31,6 +31,9 @@ CHEXPERT_FINDINGS = (
     "Support Devices",
 )
 
+#: The source of a label that a radiologist gave, in the column source of the labels.
+RADIOLOGIST = "radiologist"
+
 TARGETS = Table(
     name="targets",
     row="an image that a fold uses",

@@ -3,15 +3,19 @@
 import csv
 import gzip
 import hashlib
+import re
+import unicodedata
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 
+from cxrscale.datasets.spelling import IDS, Reading, spelled
 from cxrscale.errors import StudyError
 from cxrscale.tables import Column, Table
 
@@ -40,6 +44,7 @@ LABELS = Table(
         Column("image_id", "text", "the image"),
         Column("subject_id", "text", "the patient"),
         Column("study_id", "text", "the study"),
+        Column("source", "text", "whose labels the row holds, e.g. chexpert, negbio, radiologist, manifest"),
     ),
     key=("image_id",),
     per_finding=(
@@ -71,29 +76,100 @@ def find_source(root: Path, names: Sequence[str]) -> Path:
 
 
 def csv_header(path: Path) -> list[str]:
-    """The names of a csv file's columns. Raises StudyError if the file cannot be read or a name stands twice."""
+    """The names of a csv file's columns, without blanks around them. Raises StudyError if the file cannot be read or a
+    name stands twice."""
     first = _pandas_csv(path, nrows=1, header=None)
-    names = ["" if pd.isna(name) else str(name) for name in first.iloc[0]]
+    names = ["" if pd.isna(name) else unicodedata.normalize("NFC", str(name)).strip() for name in first.iloc[0]]
     if twice := [name for name in names if name and names.count(name) > 1]:
         raise StudyError(f"{path}: the column {twice[0]!r} stands twice; expected each column once. It has {names}")
     return names
 
 
-def read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+def read_csv(
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    reading: Reading | None = None,
+) -> pd.DataFrame:
     """Read the named columns of a csv file as text, blank as null, in file order.
 
-    Raises StudyError that names the file and the missing column, or says why the file cannot be read.
+    Ids (`spelling.IDS`) and the columns that hold groups are brought to one spelling (see `spelling`); reading: how,
+    and where what was found is noted. Raises StudyError that names the file and the missing column, or the row that has
+    more or fewer fields than the header, or says why the file cannot be read.
     """
+    reading = reading or Reading()
     head = csv_header(path)
     if missing := [name for name in required if name not in head]:
         raise StudyError(f"{path}: there is no column {missing[0]!r}; it has {head}. Expected {', '.join(required)}.")
+    check_rows(path, head)
     # All columns and no index: else pandas drops fields too many, or shifts the columns, without a word.
-    frame = _pandas_csv(path, index_col=False)
+    frame = _pandas_csv(path, index_col=False).set_axis(head, axis=1)
     frame = frame[[c for c in head if c in (*required, *optional)]]
     for name in optional:
         if name not in frame:
             frame[name] = None
+    for name in (*IDS, *groups):
+        if name in head and name in frame:
+            frame[name] = spelled(frame[name], f"{path}: {name}", reading, partial(line_of, path), name in IDS)
     return frame
+
+
+#: A label of a last row that has no line break: cut short, it would still say the same.
+_WHOLE_LABEL = re.compile(r"-?[01](\.0*)?")
+
+
+def check_rows(path: Path, head: Sequence[str]) -> None:
+    """Raise StudyError if a row has another number of fields than the header, or the file ends within a row.
+
+    A file that was cut short ends within a row. Where that is the last field it cannot be seen, unless the line break
+    is missing: such a file is refused, but where the field is a label, which is whole by itself.
+    """
+    last = ""
+
+    def lines(handle: Iterable[str]) -> Iterator[str]:
+        nonlocal last
+        for last in handle:
+            yield last
+
+    begin, width, fields = 1, 0, list[str]()
+    try:
+        with _opened(path) as handle:
+            reader = csv.reader(lines(handle), strict=True)
+            next(reader, None)
+            begin = reader.line_num + 1
+            for row in reader:
+                if not _blank(row):
+                    # The first row may end with commas too many, if all others do.
+                    width = width or max(len(row), len(head))
+                    if len(row) != width or any(row[len(head) :]):
+                        raise StudyError(
+                            f"{path} line {begin}: has {len(row)} fields, expected {len(head)}, as in the header. "
+                            f"A file that was cut short ends so: fetch it again; else correct the line."
+                        )
+                    fields = row[: len(head)]
+                begin = reader.line_num + 1
+    except csv.Error as error:
+        raise StudyError(f"{path} line {begin}: cannot be read as csv: {error}. Fetch the file again.") from error
+    except (OSError, EOFError, UnicodeError, zlib.error) as error:
+        raise StudyError(f"{path}: cannot be read as csv: {error}. Fetch the file again.") from error
+    whole = head[-1] not in IDS and fields and _WHOLE_LABEL.fullmatch(fields[-1].strip())
+    if last and not last.endswith(("\n", "\r")) and not whole:
+        raise StudyError(
+            f"{path}: the last line has no line break at its end, as in a file that was cut short; {head[-1]} is "
+            f"{fields[-1] if fields else ''!r}. Fetch the file again, or, if the line is whole, add a line break."
+        )
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _blank(fields: Sequence[str]) -> bool:
+    """Whether the fields of a row are those of a blank line."""
+    return not fields or (len(fields) == 1 and bool(fields[0]) and not fields[0].strip())
 
 
 def _pandas_csv(path: Path, **options: Any) -> pd.DataFrame:
@@ -110,18 +186,17 @@ def line_of(path: Path, row: int) -> int:
 
     Reads the file again, so it is for messages alone. Where that fails, it says what holds for a plain file.
     """
-    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8", errors="replace", newline="") as handle:
+        with _opened(path) as handle:
             reader = csv.reader(handle)
             begin, seen = 1, -1  # the header is the row before the first
             for fields in reader:
-                if len(fields) > 1 or (fields and (not fields[0] or fields[0].strip())):  # else a blank line
+                if not _blank(fields):
                     if seen == row:
                         return begin
                     seen += 1
                 begin = reader.line_num + 1
-    except (OSError, EOFError, zlib.error, csv.Error):
+    except (OSError, EOFError, UnicodeError, zlib.error, csv.Error):
         pass
     return row + 2
 

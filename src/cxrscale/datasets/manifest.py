@@ -20,9 +20,12 @@ from cxrscale.datasets.contracts import (
     parse_labels,
     read_csv,
 )
+from cxrscale.datasets.spelling import Reading, loosely
 from cxrscale.errors import StudyError
+from cxrscale.findings import check_finding_name
 
 COLUMNS = ("image_id", "subject_id", "study_id", "path", "view")
+SPLITS = ("train", "validate", "combine", "test")
 
 
 def sources(root: Path, manifest: str, **_: object) -> dict[str, Path]:
@@ -40,14 +43,17 @@ def image_sources(sources: dict[str, Path]) -> dict[str, Path]:
     return sources
 
 
-def read_images(sources: dict[str, Path]) -> pd.DataFrame:
-    """The images in file order: the columns of `contracts.IMAGES` without shard and order."""
+def read_images(sources: dict[str, Path], reading: Reading) -> pd.DataFrame:
+    """The images in file order: the columns of `contracts.IMAGES` without shard and order.
+
+    reading: how ids are taken, and where what was found is noted.
+    """
     path = sources["manifest"]
-    frame = read_csv(path, COLUMNS, optional=["split"])
+    frame = read_csv(path, COLUMNS, optional=["split"], groups=["view"], reading=reading)
     check_unique(frame, "image_id", path)
     for column in ("subject_id", "study_id"):
         check_filled(frame, column, path)
-    check_one_of(frame, "split", ["train", "validate", "combine", "test"], path, blank=True)
+    check_one_of(frame, "split", SPLITS, path, blank=True)
     check_paths(frame, path)
     check_one_patient_a_study(frame, path)
     frame["native_height_px"] = pd.array([None] * len(frame), dtype="Int32")
@@ -57,18 +63,52 @@ def read_images(sources: dict[str, Path]) -> pd.DataFrame:
     ]
 
 
-def read_labels(sources: dict[str, Path], findings: Sequence[str] | None = None) -> pd.DataFrame:
+def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, reading: Reading) -> pd.DataFrame:
     """Raw labels per image in file order: the columns of `contracts.LABELS`.
 
-    findings: which columns are findings; None: all but the fixed ones.
+    findings: which columns are findings; None: all but the fixed ones, which is noted.
+    Raises StudyError for a value outside the coding, a column that no finding may be called after, or two that differ
+    in case or blanks alone.
     """
     path = sources["manifest"]
-    if findings is None:
-        findings = [c for c in csv_header(path) if c and c not in (*COLUMNS, "split")]
-    if not findings:
-        raise StudyError(f"{path}: there is no column for a finding besides {', '.join(COLUMNS)} and split.")
-    frame = read_csv(path, [*COLUMNS[:3], *findings])
+    taken = findings
+    if taken is None:
+        taken = [c for c in csv_header(path) if c and c not in (*COLUMNS, "split")]
+        _check_taken(taken, path)
+        reading.note(
+            "findings",
+            f"findings is null: {len(taken)} columns of {path.name} are taken for findings: {', '.join(taken)}. "
+            f"Name those that are in findings.",
+        )
+    frame = read_csv(path, [*COLUMNS[:3], *taken], reading=reading)
     check_unique(frame, "image_id", path)
-    for finding in findings:
-        frame[finding] = parse_labels(frame[finding], path, finding)
-    return frame.rename(columns={f: f"label:{f}" for f in findings})
+    for finding in taken:
+        try:
+            frame[finding] = parse_labels(frame[finding], path, finding)
+        except StudyError as error:
+            if findings is not None:
+                raise
+            raise StudyError(
+                f"{error} If {finding} is no finding: findings is null, which takes every column but "
+                f"{', '.join((*COLUMNS, 'split'))} for one; name those that are in findings."
+            ) from None
+    frame["source"] = "manifest"
+    return frame.rename(columns={f: f"label:{f}" for f in taken})
+
+
+def _check_taken(columns: Sequence[str], path: Path) -> None:
+    """Raise StudyError unless each column can be a finding, and another one than the others."""
+    if not columns:
+        raise StudyError(f"{path}: there is no column for a finding besides {', '.join(COLUMNS)} and split.")
+    seen: dict[str, str] = {}
+    for column in columns:
+        if reason := check_finding_name(column):
+            raise StudyError(
+                f"{path}: the column {column!r} cannot be a finding: {reason}. Rename it, or name the findings of the "
+                f"study in findings."
+            )
+        if (other := seen.setdefault(loosely(column), column)) != column:
+            raise StudyError(
+                f"{path}: the columns {other!r} and {column!r} may be the same finding; expected one spelling. Rename "
+                f"or remove one, or name the findings of the study in findings."
+            )

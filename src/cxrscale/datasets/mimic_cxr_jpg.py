@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrscale.datasets.contracts import (
+    check_filled,
     check_one_of,
     check_one_patient_a_study,
     check_paths,
@@ -22,8 +23,9 @@ from cxrscale.datasets.contracts import (
     parse_labels,
     read_csv,
 )
+from cxrscale.datasets.spelling import Reading, check_same_spelling
 from cxrscale.errors import StudyError
-from cxrscale.findings import CHEXPERT_FINDINGS
+from cxrscale.findings import CHEXPERT_FINDINGS, RADIOLOGIST
 
 #: Two public parsers find this name for Lung Opacity in the radiologist's file.
 RADIOLOGIST_NAMES = {"Airspace Opacity": "Lung Opacity"}
@@ -55,20 +57,24 @@ def image_sources(sources: dict[str, Path]) -> dict[str, Path]:
     return {role: path for role, path in sources.items() if role in ("metadata", "split")}
 
 
-def read_images(sources: dict[str, Path]) -> pd.DataFrame:
+def read_images(sources: dict[str, Path], reading: Reading) -> pd.DataFrame:
     """The images in the order of the metadata file: the columns of `contracts.IMAGES` without shard and order.
 
-    Raises StudyError for a missing column, a repeated dicom_id, an unknown split or an image that has no split.
+    reading: how ids are taken, and where what was found is noted.
+    Raises StudyError for a missing column, a repeated or blank id, an unknown split or an image that has no split.
     """
-    meta = read_csv(
-        sources["metadata"],
-        ["dicom_id", "subject_id", "study_id", "Rows", "Columns"],
-        optional=["ViewPosition"],
-    )
-    check_unique(meta, "dicom_id", sources["metadata"])
-    split = read_csv(sources["split"], ["dicom_id", "subject_id", "study_id", "split"])
+    path = sources["metadata"]
+    columns = ["dicom_id", "subject_id", "study_id", "Rows", "Columns"]
+    meta = read_csv(path, columns, ["ViewPosition"], groups=["ViewPosition"], reading=reading)
+    check_unique(meta, "dicom_id", path)
+    for column in ("subject_id", "study_id"):
+        check_filled(meta, column, path)
+    split = read_csv(sources["split"], ["dicom_id", "subject_id", "study_id", "split"], reading=reading)
     check_unique(split, "dicom_id", sources["split"])
     check_one_of(split, "split", ["train", "validate", "test"], sources["split"])
+    if not reading.exact_ids:
+        names = (f"{sources[role]}: dicom_id" for role in ("split", "metadata"))
+        check_same_spelling(split["dicom_id"], meta["dicom_id"], *names)
     frame = pd.DataFrame(
         {
             "image_id": meta["dicom_id"],
@@ -84,13 +90,13 @@ def read_images(sources: dict[str, Path]) -> pd.DataFrame:
             + "/"
             + meta["dicom_id"]
             + ".jpg",
-            "native_height_px": _pixels(meta["Rows"], sources["metadata"]),
-            "native_width_px": _pixels(meta["Columns"], sources["metadata"]),
+            "native_height_px": _pixels(meta["Rows"], path),
+            "native_width_px": _pixels(meta["Columns"], path),
             "official_split": meta["dicom_id"].map(split.set_index("dicom_id")["split"]),
         }
     )
-    check_paths(frame, sources["metadata"])
-    check_one_patient_a_study(frame, sources["metadata"])
+    check_paths(frame, path)
+    check_one_patient_a_study(frame, path)
     return frame
 
 
@@ -106,42 +112,87 @@ def _pixels(raw: pd.Series, path: Path) -> pd.Series:
     return pd.Series(values, index=raw.index).astype("Int32")
 
 
-def read_labels(sources: dict[str, Path], findings: Sequence[str] | None = None) -> pd.DataFrame:
+def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, reading: Reading) -> pd.DataFrame:
     """Raw labels per image, patients in the order of the label file: the columns of `contracts.LABELS`.
 
-    findings: which of the 14 to read, None for all. With a `test_labels` source, its studies take the radiologist's
-    labels instead. Raises StudyError for a missing column, a repeated study or a value outside the coding.
+    findings: which of the 14 to read, None for all. reading: how ids are taken, and where what was found is noted. With
+    a `test_labels` source, its studies take the radiologist's labels instead, and the column source says so.
+    Raises StudyError for a missing column, a repeated or blank id or a value outside the coding.
     """
     findings = list(findings or CHEXPERT_FINDINGS)
-    path = sources["labels"]
-    studies = read_csv(path, ["subject_id", "study_id", *findings])
+    path, metadata = sources["labels"], sources["metadata"]
+    studies = read_csv(path, ["subject_id", "study_id", *findings], reading=reading)
     check_unique(studies, "study_id", path)
+    check_filled(studies, "subject_id", path)
     for finding in findings:
         studies[finding] = parse_labels(studies[finding], path, finding)
+    studies["source"] = "negbio" if "negbio" in path.name else "chexpert"
     if "test_labels" in sources:
-        studies = _with_radiologist(studies, sources["test_labels"], findings)
-    images = read_csv(sources["metadata"], ["dicom_id", "subject_id", "study_id"])
+        studies = _with_radiologist(studies, sources["test_labels"], findings, path, reading)
+    images = read_csv(metadata, ["dicom_id", "subject_id", "study_id"], reading=reading)
     merged = studies.merge(images, on=["subject_id", "study_id"], how="inner")
     if merged.empty:
         raise StudyError(
-            f"no study of {path} has an image in {sources['metadata']}: study_id and subject_id must match. "
+            f"no study of {path} has an image in {metadata}: study_id and subject_id must match. "
             f"Fetch both files again."
         )
+    _check_matched(studies, images, path, metadata, reading)
     renamed = {"dicom_id": "image_id"} | {f: f"label:{f}" for f in findings}
-    return merged.rename(columns=renamed)[["image_id", "subject_id", "study_id", *(f"label:{f}" for f in findings)]]
+    columns = ["image_id", "subject_id", "study_id", "source", *(f"label:{f}" for f in findings)]
+    return merged.rename(columns=renamed)[columns]
 
 
-def _with_radiologist(studies: pd.DataFrame, path: Path, findings: list[str]) -> pd.DataFrame:
+def _check_matched(studies: pd.DataFrame, images: pd.DataFrame, path: Path, metadata: Path, reading: Reading) -> None:
+    """Note studies without an image and images without a label row; stop where another spelling may be why, or a
+    study is of two patients."""
+    if not reading.exact_ids:
+        for column in ("subject_id", "study_id"):
+            names = (f"{p}: {column}" for p in (path, metadata))
+            check_same_spelling(studies[column], images[column], *names)
+    both = studies[["study_id", "subject_id"]].merge(
+        images[["study_id", "subject_id"]].drop_duplicates(), on="study_id", suffixes=("", "_of_image")
+    )
+    other = both[both["subject_id"] != both["subject_id_of_image"]]
+    if len(other):
+        first = other.iloc[0]
+        raise StudyError(
+            f"study {first['study_id']} belongs to patient {first['subject_id']} in {path} and to "
+            f"{first['subject_id_of_image']} in {metadata}; expected one patient. Fetch both files again."
+        )
+    unlabelled = images[~images["study_id"].isin(studies["study_id"])]
+    if len(unlabelled):
+        reading.note(
+            "labels",
+            f"{len(unlabelled):,} of {len(images):,} images belong to {unlabelled['study_id'].nunique():,} studies without "
+            f"a row in {path.name}; they are left out (first study: {unlabelled['study_id'].iloc[0]}).",
+        )
+    without = studies[~studies["study_id"].isin(images["study_id"])]
+    if len(without):
+        reading.note(
+            "labels",
+            f"{len(without):,} of {len(studies):,} studies of {path.name} have no image in {metadata.name} "
+            f"(first: {without['study_id'].iloc[0]}).",
+        )
+
+
+def _with_radiologist(
+    studies: pd.DataFrame, path: Path, findings: list[str], labels: Path, reading: Reading
+) -> pd.DataFrame:
     head = csv_header(path)
     alias = {new: old for old, new in RADIOLOGIST_NAMES.items() if old in head}
     for other, name in RADIOLOGIST_NAMES.items():
         if name in findings and not {other, name} & set(head):
             raise StudyError(f"{path}: there is no column {name!r} or {other!r}; it has {head}. Expected one of them.")
-    test = read_csv(path, ["study_id", *(alias.get(f, f) for f in findings)])
+    test = read_csv(path, ["study_id", *(alias.get(f, f) for f in findings)], reading=reading)
     check_unique(test, "study_id", path)
+    if not reading.exact_ids:
+        check_same_spelling(test["study_id"], studies["study_id"], f"{path}: study_id", f"{labels}: study_id")
     test = test.rename(columns={old: new for new, old in alias.items()}).set_index("study_id")
     studies = studies.set_index("study_id", drop=False)
     both = studies.index.intersection(test.index)
+    if not len(both):
+        raise StudyError(f"no study of {path} is in {labels}: study_id must match. Fetch both files again.")
     for finding in findings:
         studies.loc[both, finding] = parse_labels(test[finding], path, finding).loc[both]
+    studies.loc[both, "source"] = RADIOLOGIST
     return studies.reset_index(drop=True)

@@ -1,0 +1,138 @@
+"""One spelling for one thing: ids of images, studies and patients, and the values of groups such as the view.
+
+A csv file that went through a spreadsheet or was put together from several may spell one patient in two ways; taken
+for two patients, they end up in two splits. So texts are brought to one spelling where there is no doubt:
+
+- Unicode's composed form (NFC), so that an accent is one character;
+- no blanks at either end, one between words, none that cannot be seen;
+- a whole number without a fraction: 10000032.0 becomes 10000032;
+- a text that says that there is no value (nan, NA, None, ...) is none.
+
+Where two spellings may or may not be the same thing (P0 and p0, 00012 and 12), nobody but the user knows, and reading
+stops. With `dataset.ids: exact` ids are taken as they stand and none of this is done to them.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from cxrscale.errors import StudyError
+from cxrscale.notes import examples
+
+#: Columns of ids, as the data sets' files and ours call them.
+IDS = ("image_id", "dicom_id", "study_id", "subject_id")
+
+#: Texts that say that there is no value, in any case.
+NOTHING = frozenset(("nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nil", "nat", "-", "--", "?", "unknown"))
+
+_BLANKS = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+")
+_WHOLE = re.compile(r"([+-]?\d+)\.0*")
+_PLAIN = re.compile(r"[!-~]*[!-,/-~]")  # one word of ASCII that ends neither in a full stop nor in a hyphen
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+
+
+@dataclass
+class Reading:
+    """How csv files are read, and what was found on the way.
+
+    exact_ids: ids are taken as they stand. notes: (about, note) for the report, in the order they were found.
+    """
+
+    exact_ids: bool = False
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, about: str, text: str) -> None:
+        """Keep a note; the same file may be read several times, and what it says is kept once."""
+        if (about, text) not in self.notes:
+            self.notes.append((about, text))
+
+
+def one_spelling(text: str) -> str:
+    """The text as the module's rules spell it; "" where it says that there is no value."""
+    if not (_PLAIN.fullmatch(text) and "." not in text):
+        text = _BLANKS.sub(" ", unicodedata.normalize("NFC", text)).strip()
+        if whole := _WHOLE.fullmatch(text):
+            text = whole.group(1)
+    return "" if text.casefold() in NOTHING else text
+
+
+def loosely(text: str) -> str:
+    """The same for texts that may be the same thing: case, leading zeros, blanks within and compatible characters
+    (full-width digits, say) do not count."""
+    return _ZEROS.sub("", _BLANKS.sub("", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def spelled(
+    values: pd.Series, where: str, reading: Reading, line: Callable[[int], int], id_: bool = True
+) -> pd.Series:
+    """A column of texts in one spelling, null where there is no value.
+
+    where: file and column, for messages. line: the line of the file on which a row stands. id_: whether these are ids:
+    a text that stands for nothing then stops the reading, and `Reading.exact_ids` leaves them as they are.
+    Raises StudyError if two spellings that are left may be the same.
+    """
+    if id_ and reading.exact_ids:
+        return values.mask(values.astype("str").str.strip() == "")
+    codes, texts = pd.factorize(values)
+    new = [one_spelling(str(text)) for text in texts]
+    changed = {str(old): now for old, now in zip(texts, new, strict=True) if old != now}
+    if id_ and (nothing := next((old for old, now in changed.items() if not now and old.strip()), None)):
+        row = int((values == nothing).to_numpy().argmax())
+        raise StudyError(
+            f"{where} is {nothing!r} on line {line(row)}, which says that there is none; every row needs one. "
+            f"Correct the row, or set dataset.ids to exact if this is an id."
+        )
+    _check_distinct(dict.fromkeys(now for now in new if now), values, new, texts, where, line, id_)
+    if named := [(old, now) for old, now in changed.items() if old.strip()]:
+        rows = int(values.isin([old for old, _ in named]).sum())
+        shown = examples(f"{old!r} as {now!r}" if now else f"{old!r} as not recorded" for old, now in named)
+        reading.note("ids" if id_ else "groups", f"{where} is read in another spelling on {rows:,} rows: {shown}.")
+    spelled_texts = pd.Series([now or None for now in new] + [None], dtype="str")
+    return pd.Series(spelled_texts.to_numpy()[codes], index=values.index, name=values.name, dtype="str")
+
+
+def _check_distinct(
+    names: Iterable[str],
+    values: pd.Series,
+    new: list[str],
+    texts: Iterable[object],
+    where: str,
+    line: Callable[[int], int],
+    id_: bool,
+) -> None:
+    """Raise StudyError if two of the names may be the same thing, with a line of each."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(loosely(name), name)
+        if other == name:
+            continue
+        lines = []
+        for wanted in (other, name):
+            raw = next(text for text, now in zip(texts, new, strict=True) if now == wanted)
+            lines.append(line(int((values == raw).to_numpy().argmax())))
+        remedy = "or, if ids are exact, set dataset.ids to exact" if id_ else "in the file"
+        raise StudyError(
+            f"{where} is {other!r} on line {lines[0]} and {name!r} on line {lines[1]}, which may be the same; expected "
+            f"one spelling of each. Give them one spelling, {remedy}."
+        )
+
+
+def check_same_spelling(given: Iterable[str], known: Iterable[str], where: str, elsewhere: str) -> None:
+    """Raise StudyError if an id that is not among the known ones may be one of them in another spelling.
+
+    given, known: ids, each as `spelled` returns them; where, elsewhere: file and column of the two.
+    """
+    known = set(known)
+    missing = [text for text in dict.fromkeys(given) if text not in known]
+    if not missing:
+        return
+    others: Mapping[str, str] = {loosely(text): text for text in known}
+    for text in missing:
+        if (other := others.get(loosely(text))) is not None:
+            raise StudyError(
+                f"{where} holds {text!r}, {elsewhere} holds {other!r}, which may be the same; expected one spelling in "
+                f"both. Give them one spelling, or, if ids are exact, set dataset.ids to exact."
+            )
