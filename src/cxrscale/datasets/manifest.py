@@ -82,6 +82,8 @@ def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, readin
         )
     frame = read_csv(path, [*COLUMNS[:3], *taken], reading=reading)
     check_unique(frame, "image_id", path)
+    for column in ("subject_id", "study_id"):
+        check_filled(frame, column, path)
     for finding in taken:
         try:
             frame[finding] = parse_labels(frame[finding], path, finding)
@@ -104,8 +106,7 @@ def _check_taken(columns: Sequence[str], path: Path) -> None:
     for column in columns:
         if reason := check_finding_name(column):
             raise StudyError(
-                f"{path}: the column {column!r} cannot be a finding: {reason}. Rename it, or name the findings of the "
-                f"study in findings."
+                f"{path}: a column is no finding: {reason}. Rename it, or name the findings of the study in findings."
             )
         if (other := seen.setdefault(loosely(column), column)) != column:
             raise StudyError(
