@@ -71,6 +71,7 @@ class Dataset(Section):
     root: str = "data/mimic-cxr-jpg"
     manifest: str = "manifest.csv"
     views: list[str] | None = None
+    ids: Literal["one_spelling", "exact"] = "one_spelling"
     synthetic: Synthetic | None = None
 
     @model_validator(mode="after")
@@ -88,6 +89,7 @@ class PolicyOverride(Section):
 class Labels(Section):
     source: Literal["chexpert", "negbio"] = "chexpert"
     test_source: Literal["same", "radiologist"] = "same"
+    unread: Literal["ignore", "keep"] = "ignore"
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     missing: Literal["negative", "ignore"] = "negative"
     per_finding: dict[str, PolicyOverride] = {}
@@ -101,6 +103,7 @@ class Split(Section):
     seed: Seed = 0
     validate_fraction: OpenFraction = 0.1
     combine_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    most_sharing_patients: Annotated[int, Field(ge=0)] = 10
 
     @model_validator(mode="after")
     def _folds_exist(self) -> Self:

@@ -6,14 +6,19 @@ from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES
 from cxrscale.joblog import job
 from cxrscale.store.changes import find_changes, set_aside
+from cxrscale.store.fingerprint import FINGERPRINT, FINGERPRINT_FILE, changed
 
 with job(snakemake.log[0], __file__) as log:
     images = tables.read(IMAGES, snakemake.input.images, columns=["image_id", "path", "shard"])
     store = Path(snakemake.input.images).parent
-    changes = find_changes(images, store, Path(snakemake.config["dataset"]["root"]), workers=snakemake.threads)
+    root = Path(snakemake.config["dataset"]["root"])
+    changes = find_changes(images, store, root, workers=snakemake.threads)
     for change in changes.itertuples():
         log.warning("%s (%s, shard %d) %s", change.image_id, change.path, change.shard, change.change)
     stale = sorted(set(changes.loc[changes["stale"], "shard"]))
+    fingerprint = store / FINGERPRINT_FILE
+    if fingerprint.is_file() and len(changed(tables.read(FINGERPRINT, fingerprint), root)):
+        set_aside(store, [fingerprint])  # what differed is found, and set aside below: the next run takes a new one
     if stale:
         target = set_aside(store, [f for s in stale for f in store.glob(f"*/shard-{s:05d}.parquet")])
         log.warning("%d shards were moved to %s; run the workflow again to make them anew.", len(stale), target)

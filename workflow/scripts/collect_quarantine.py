@@ -1,4 +1,5 @@
-"""Gather the images that no shard could use; stop if they are too many, or the store is of another list of images."""
+"""Gather the images that no shard could use, and those that share a file; stop if too many cannot be used, or the store
+is of another list of images."""
 
 from pathlib import Path
 
@@ -7,14 +8,19 @@ import pandas as pd
 from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES
 from cxrscale.joblog import job
-from cxrscale.store.changes import check_list
+from cxrscale.store.changes import check_list, record_of
 from cxrscale.store.shards import QUARANTINE, check_unreadable
+from cxrscale.store.shared import SHARED, shared_pictures
 
 with job(snakemake.log[0], __file__) as log:
     parts = [tables.read(QUARANTINE, path) for path in snakemake.input.quarantine]
     quarantine = pd.concat(parts, ignore_index=True).sort_values("image_id")
     images = tables.read(IMAGES, snakemake.input.images, columns=["image_id", "path"])
-    check_list(images, [Path(path) for path in snakemake.input.shards], quarantine)
+    records = [record_of(Path(path)) for path in snakemake.input.shards]
+    check_list(images, records, quarantine)
     check_unreadable(quarantine, len(images), snakemake.params.max_unreadable_fraction)
-    tables.write(QUARANTINE, quarantine, snakemake.output[0])
+    shared = shared_pictures(records)
+    tables.write(QUARANTINE, quarantine, snakemake.output.quarantine)
+    tables.write(SHARED, shared, snakemake.output.shared)
     log.info("%d of %d images are quarantined", len(quarantine), len(images))
+    log.info("%d images share %d files", len(shared), shared["sha256"].nunique())

@@ -129,8 +129,9 @@ def check_rows(path: Path, head: Sequence[str]) -> None:
 
     def lines(handle: Iterable[str]) -> Iterator[str]:
         nonlocal last
-        for last in handle:
-            yield last
+        for line in handle:
+            last = line
+            yield line
 
     begin, width, fields = 1, 0, list[str]()
     try:

@@ -26,6 +26,7 @@ from cxrscale.datasets.contracts import (
 from cxrscale.datasets.spelling import Reading, check_same_spelling
 from cxrscale.errors import StudyError
 from cxrscale.findings import CHEXPERT_FINDINGS, RADIOLOGIST
+from cxrscale.notes import examples
 
 #: Two public parsers find this name for Lung Opacity in the radiologist's file.
 RADIOLOGIST_NAMES = {"Airspace Opacity": "Lung Opacity"}
@@ -163,15 +164,16 @@ def _check_matched(studies: pd.DataFrame, images: pd.DataFrame, path: Path, meta
     if len(unlabelled):
         reading.note(
             "labels",
-            f"{len(unlabelled):,} of {len(images):,} images belong to {unlabelled['study_id'].nunique():,} studies without "
-            f"a row in {path.name}; they are left out (first study: {unlabelled['study_id'].iloc[0]}).",
+            f"{len(unlabelled):,} of {len(images):,} images belong to {unlabelled['study_id'].nunique():,} studies "
+            f"without a row in {path.name}; they are left out.",
+            f"studies {examples(unlabelled['study_id'].unique())}",
         )
     without = studies[~studies["study_id"].isin(images["study_id"])]
     if len(without):
         reading.note(
             "labels",
-            f"{len(without):,} of {len(studies):,} studies of {path.name} have no image in {metadata.name} "
-            f"(first: {without['study_id'].iloc[0]}).",
+            f"{len(without):,} of {len(studies):,} studies of {path.name} have no image in {metadata.name}.",
+            f"studies {examples(without['study_id'])}",
         )
 
 

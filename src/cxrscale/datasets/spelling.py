@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from cxrscale.errors import StudyError
-from cxrscale.notes import examples
+from cxrscale.notes import Note, examples
 
 #: Columns of ids, as the data sets' files and ours call them.
 IDS = ("image_id", "dicom_id", "study_id", "subject_id")
@@ -38,16 +38,17 @@ _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 class Reading:
     """How csv files are read, and what was found on the way.
 
-    exact_ids: ids are taken as they stand. notes: (about, note) for the report, in the order they were found.
+    exact_ids: ids are taken as they stand. notes: for the report, in the order they were found.
     """
 
     exact_ids: bool = False
-    notes: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
-    def note(self, about: str, text: str) -> None:
-        """Keep a note; the same file may be read several times, and what it says is kept once."""
-        if (about, text) not in self.notes:
-            self.notes.append((about, text))
+    def note(self, about: str, text: str, named: str | None = None) -> None:
+        """Keep a note; the same file may be read several times, and what it says is kept once. named: examples."""
+        note = Note(about, text, named)
+        if note not in self.notes:
+            self.notes.append(note)
 
 
 def one_spelling(text: str) -> str:
@@ -65,9 +66,7 @@ def loosely(text: str) -> str:
     return _ZEROS.sub("", _BLANKS.sub("", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def spelled(
-    values: pd.Series, where: str, reading: Reading, line: Callable[[int], int], id_: bool = True
-) -> pd.Series:
+def spelled(values: pd.Series, where: str, reading: Reading, line: Callable[[int], int], id_: bool = True) -> pd.Series:
     """A column of texts in one spelling, null where there is no value.
 
     where: file and column, for messages. line: the line of the file on which a row stands. id_: whether these are ids:
@@ -89,7 +88,7 @@ def spelled(
     if named := [(old, now) for old, now in changed.items() if old.strip()]:
         rows = int(values.isin([old for old, _ in named]).sum())
         shown = examples(f"{old!r} as {now!r}" if now else f"{old!r} as not recorded" for old, now in named)
-        reading.note("ids" if id_ else "groups", f"{where} is read in another spelling on {rows:,} rows: {shown}.")
+        reading.note("ids" if id_ else "groups", f"{where} is read in another spelling on {rows:,} rows.", shown)
     spelled_texts = pd.Series([now or None for now in new] + [None], dtype="str")
     return pd.Series(spelled_texts.to_numpy()[codes], index=values.index, name=values.name, dtype="str")
 

@@ -1,15 +1,27 @@
 """What is scored together: the images of a split, or its studies, all of them or a subgroup's."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from cxrscale.notes import Note, examples
 from cxrscale.predictions import Scores
 
-#: Views, as data sets name them, that show the chest from the front or back, and from the side.
-PROJECTIONS = {"frontal": ("AP", "PA", "frontal"), "lateral": ("LATERAL", "LL", "lateral")}
+#: Words by which data sets name views of the chest from the front or back (its first word), and from the side (any).
+FRONTAL, LATERAL = frozenset(("ap", "pa", "frontal")), frozenset(("lateral", "lat", "ll", "rl", "l"))
+PROJECTIONS = ("frontal", "lateral")
+
+
+def projection_of(view: str) -> str | None:
+    """The projection of a view: "frontal" (AP, PA, AP erect, AP_horizontal, ...), "lateral" (LATERAL, LL, L, ...) or
+    None for any other, oblique ones among them. Case does not count."""
+    words = re.split(r"[\W_]+", view.casefold().strip())
+    if words[0] in FRONTAL:
+        return "frontal"
+    return "lateral" if LATERAL.intersection(words) else None
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,8 @@ def group_masks(rows: pd.DataFrame, columns: Sequence[str], subgroups: pd.DataFr
     """Subgroups by name, "column: value", each a mask (image,); a missing value is "(not recorded)".
 
     rows: image_id, study_id, subject_id and view of the images. subgroups: a table keyed by one of the three ids in
-    its first column (see `read_subgroups`). The column view gives "view: frontal" and "view: lateral" besides.
+    its first column (see `read_subgroups`). The column view gives "view: frontal" and "view: lateral" besides, which
+    leave out what `projection_of` does.
     """
     if subgroups is not None:
         key = subgroups.columns[0]
@@ -69,8 +82,26 @@ def group_masks(rows: pd.DataFrame, columns: Sequence[str], subgroups: pd.DataFr
         for value in sorted(values.unique()):
             masks[f"{column}: {value}"] = (values == value).to_numpy(dtype=bool)
         if column == "view":
-            for name, views in PROJECTIONS.items():
-                mask = values.isin(views).to_numpy(dtype=bool)
+            projections = rows["view"].fillna("").map(projection_of)
+            for name in PROJECTIONS:
+                mask = (projections == name).to_numpy(dtype=bool)
                 if mask.any():
                     masks[f"view: {name}"] = mask
     return masks
+
+
+def notes_on_views(views: pd.Series) -> list[Note]:
+    """A note on the views that neither the group frontal nor the group lateral holds; none if both hold all.
+
+    views: of the images that are evaluated, null where not recorded.
+    """
+    out = views.fillna("(not recorded)")[views.fillna("").map(projection_of).isna()].value_counts()
+    if not len(out):
+        return []
+    named = examples(f"{view} ({count:,})" for view, count in out.items())
+    return [
+        Note(
+            "views",
+            f"The groups frontal and lateral leave out {int(out.sum()):,} of {len(views):,} images of test: {named}.",
+        )
+    ]

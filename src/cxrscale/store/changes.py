@@ -17,13 +17,13 @@ from cxrscale.store.pixels import UnreadableImageError, decode_native
 from cxrscale.store.shards import MANIFEST_FILE, QUARANTINE, damaged, shard_name
 
 
-def check_list(images: pd.DataFrame, shard_paths: Sequence[Path], quarantine: pd.DataFrame) -> None:
+def check_list(images: pd.DataFrame, records: Sequence[pd.DataFrame], quarantine: pd.DataFrame) -> None:
     """Raise StudyError unless base shards and quarantine together hold just the images that the data set names.
 
-    images: image_id and path, all of the data set. A store made before the data set's csv files changed fails here.
+    images: image_id and path, all of the data set; records: what each base shard was made of (`record_of`). A store
+    made before the data set's csv files changed fails here.
     """
-    recorded = pd.concat([_record(path)[["image_id", "path"]] for path in shard_paths])
-    recorded = pd.concat([recorded, quarantine[["image_id", "path"]]])
+    recorded = pd.concat([*(record[["image_id", "path"]] for record in records), quarantine[["image_id", "path"]]])
     both = images.merge(recorded, on=["image_id", "path"], how="outer", indicator=True)
     new, gone = (both[both["_merge"] == side] for side in ("left_only", "right_only"))
     if len(new) or len(gone):
@@ -36,7 +36,7 @@ def check_list(images: pd.DataFrame, shard_paths: Sequence[Path], quarantine: pd
         )
 
 
-def _record(shard_path: Path) -> pd.DataFrame:
+def record_of(shard_path: Path) -> pd.DataFrame:
     """What a base shard was made of: image_id, path, bytes, sha256. Raises StudyError if it is damaged."""
     columns = {"image_id": "image_id", "native_path": "path", "native_bytes": "bytes", "native_sha256": "sha256"}
     try:
@@ -67,7 +67,7 @@ def find_changes(images: pd.DataFrame, store: Path, root: Path, workers: int) ->
 
 
 def _changes_of(number: int, rows: pd.DataFrame, store: Path, root: Path) -> list[tuple[str, str, int, str, bool]]:
-    made = _record(store / f"base/{shard_name(number)}.parquet").set_index("image_id")
+    made = record_of(store / f"base/{shard_name(number)}.parquet").set_index("image_id")
     left_out = tables.read(QUARANTINE, store / f"base/quarantine/{shard_name(number)}.csv").set_index("image_id")
     changes: list[tuple[str, str, int, str, bool]] = []
 

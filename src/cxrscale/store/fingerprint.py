@@ -1,0 +1,75 @@
+"""The fingerprint of a store: checksums of some of the pictures it is made of, taken before any is ingested.
+
+Native pictures are no inputs of the workflow, so another data set under the same name and root, or the same names with
+other pictures, would go unseen. Whenever the workflow starts, the files of the fingerprint are read again and compared;
+where the data set lies does not matter.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from cxrscale import tables
+from cxrscale.errors import StudyError
+from cxrscale.notes import examples
+from cxrscale.provenance import file_digest
+from cxrscale.tables import Column, Table
+
+FINGERPRINT_FILE = "fingerprint.csv"  # in the store's folder
+
+#: Pictures of a fingerprint: enough that any other data set differs, few enough to be read at each start.
+PICTURES = 64
+
+FINGERPRINT = Table(
+    name="fingerprint",
+    row="a picture of the data set, chosen by the hash of its image_id",
+    columns=(
+        Column("image_id", "text", "the image"),
+        Column("path", "text", "native file, relative to the data set's root"),
+        Column("sha256", "text", "SHA-256 of the file's bytes", null="the file could not be read"),
+    ),
+    key=("image_id",),
+)
+
+
+def fingerprint(images: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """The columns of FINGERPRINT. images: image_id, path and order of the data set; root: its folder."""
+    chosen = images.sort_values(["order", "image_id"], kind="stable").head(PICTURES)[["image_id", "path"]]
+    digests = pd.Series([_sha256(root / path) for path in chosen["path"]], index=chosen.index, dtype="str")
+    return chosen.assign(sha256=digests).reset_index(drop=True)
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return file_digest(path)
+    except OSError:
+        return None
+
+
+def changed(recorded: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """The rows of a fingerprint whose files have other bytes than were recorded. A file that is gone is no change."""
+    now = [_sha256(root / path) for path in recorded["path"]]
+    differs = [
+        isinstance(before, str) and after is not None and before != after
+        for before, after in zip(recorded["sha256"], now, strict=True)
+    ]
+    return recorded[differs]
+
+
+def check_fingerprint(store: Path, root: Path) -> None:
+    """Raise StudyError if the store was made of other pictures than lie below the root now.
+
+    A store without a fingerprint, which has ingested nothing, passes.
+    """
+    path = store / FINGERPRINT_FILE
+    if not path.is_file():
+        return
+    recorded = tables.read(FINGERPRINT, path)
+    others = changed(recorded, root)
+    if len(others):
+        raise StudyError(
+            f"{store}: was made of other pictures than lie in {root} (dataset.root): of the {len(recorded)} compared, "
+            f"{len(others)} have other bytes ({examples(others['path'])}). If this is another data set, give it "
+            f"another dataset.name. If its pictures were replaced, run `snakemake --cores all check_sources` with the "
+            f"same config, which sets the shards they belong to aside, then run the workflow again."
+        )

@@ -1,0 +1,29 @@
+"""Whether what the study names is there: views, findings, boxes, subgroups; what is left out is noted."""
+
+from pathlib import Path
+
+from cxrscale import notes, tables
+from cxrscale.boxes import check_known, read_boxes
+from cxrscale.datasets.contracts import IMAGES, LABELS
+from cxrscale.datasets.spelling import Reading
+from cxrscale.datasets.subgroups import check_subgroups, read_subgroups
+from cxrscale.findings import check_named
+from cxrscale.joblog import job
+
+with job(snakemake.log[0], __file__) as log:
+    params, config = snakemake.params, snakemake.config
+    reading = Reading(params.exact_ids)
+    labels = tables.read(LABELS, snakemake.input.labels)
+    images = tables.read(IMAGES, snakemake.input.images)
+    findings = params.findings or LABELS.findings(labels.columns)
+    for key, named in params.named.items():
+        check_named(named, findings, key)
+    if params.ignores_split and images["official_split"].notna().any():
+        reading.note("split", "The data set has a column split, which split.method: kfold does not use.")
+    boxes = snakemake.input.boxes or (params.boxes and Path(config["dataset"]["root"]) / config["cam"]["boxes"])
+    if boxes:
+        check_known(read_boxes(Path(boxes), reading), images["image_id"], findings, Path(boxes), reading)
+    if params.subgroups:
+        path = Path(config["evaluation"]["subgroups"])
+        check_subgroups(read_subgroups(path, params.groups, reading), labels, path, reading)
+    notes.write(reading.notes, snakemake.output[0])
