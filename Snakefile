@@ -23,6 +23,7 @@ from cxrscale import plan, provenance
 from cxrscale.datasets import lookup, size, subgroups, synthetic
 from cxrscale.errors import StudyError
 from cxrscale.layout import Layout
+from cxrscale.store import fingerprint
 
 
 configfile: "config.yaml"
@@ -47,7 +48,11 @@ try:
         where = (study.dataset.format, Path(study.dataset.root), label_options)
         source_digests = lookup.source_digests(*where)
         images = size.count_images(Path(layout.images), *where)
-    subgroups_digest = subgroups.digest(study.evaluation.subgroups, study.evaluation.groups)
+    exact = study.dataset.ids == "exact"
+    subgroups_digest = subgroups.digest(study.evaluation.subgroups, study.evaluation.groups, exact)
+    # Whether the store is of these pictures: once a run, and not where that is what is asked for.
+    if workflow.is_main_process and "check_sources" not in sys.argv:
+        fingerprint.check_fingerprint(Path(layout.store), Path(study.dataset.root))
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 
@@ -97,10 +102,10 @@ rule all:
         [layout.manifest(resolution) for resolution in study.resolutions_px],
 
 
-# Labels and targets alone; needs no image.
+# Labels and targets as the csv files alone give them; needs no image.
 rule targets:
     input:
-        [layout.targets(fold) for fold in study.split.use_folds],
+        [layout.drawn_targets(fold) for fold in study.split.use_folds],
 
 
 # The image store at every resolution.

@@ -383,6 +383,8 @@ class StudyConfig(Section):
         settings: dict[str, Any] = {key: getattr(self.store, key) for key in keys}
         if self.dataset.synthetic is not None:
             settings["synthetic"] = self.dataset.synthetic.given()
+        if self.dataset.ids == "exact":  # left out at its default, so that stores that exist keep their name
+            settings["ids"] = "exact"
         return settings | {"format": self.dataset.format}
 
     def store_name(self) -> str:

@@ -9,17 +9,23 @@ from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS
 from cxrscale.field_size import FIELDS
 from cxrscale.findings import TARGETS
 from cxrscale.localisation import LOCALISATION
+from cxrscale.notes import NOTES
 from cxrscale.predictions import PREDICTIONS
 from cxrscale.stacking import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
 from cxrscale.store.fidelity import PSNR, SUMMARY
+from cxrscale.store.fingerprint import FINGERPRINT
 from cxrscale.store.shards import MANIFEST, QUARANTINE
+from cxrscale.store.shared import SHARED
 
 #: Every table between stages, with where it lies.
 TABLES = {
     "results/stores/<store>/images.parquet": IMAGES,
     "<dataset.root>/<cam.boxes>": BOXES,
     "results/<study>/labels.parquet": LABELS,
-    "results/<study>/targets/fold<k>.parquet": TARGETS,
+    "results/<study>/targets/fold<k>.parquet, and targets/drawn/ before patients who share pictures are joined": TARGETS,
+    "results/<study>/notes/*.csv, results/stores/<store>/notes.csv": NOTES,
+    "results/stores/<store>/fingerprint.csv": FINGERPRINT,
+    "results/stores/<store>/base/shared.csv": SHARED,
     "results/stores/<store>/<base or resolution>/manifest.parquet": MANIFEST,
     "results/stores/<store>/base/quarantine.csv": QUARANTINE,
     "results/stores/<store>/<base or resolution>/psnr.csv": PSNR,
@@ -67,6 +73,8 @@ def page() -> str:
         " 32 rows a row group, page checksums |",
         "| `<store>/base/sample/shard-NNNNN.parquet` | `image_id`, `native`: some native files, to measure PSNR |",
         "| `<learner>/weights.safetensors` | the state dict of the best epoch |",
+        "| `<learner>/learner.json` | what is needed to use the weights: model, findings, resolution, seed, mean,"
+        " standard deviation, precision, images left out, images of a group |",
         "| `<learner>/history.csv` | a row an epoch: losses, validation AUROC, learning rate, images/s, loader wait |",
         "| `<learner>/cost.json` | seconds, images/s, peak memory, device, best epoch, settings, versions |",
         "| `<learner>/erf.npz` |"

@@ -4,13 +4,15 @@ A raw label is 1 (present), 0 (absent), -1 (uncertain) or null (not mentioned). 
 the target counts, 0 where it is ignored by loss and metrics.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from cxrscale.errors import StudyError
 from cxrscale.tables import Column, Table
 
 #: In the order of MIMIC-CXR-JPG's label files (Johnson et al. 2019, arXiv:1901.07042).
@@ -33,6 +35,7 @@ CHEXPERT_FINDINGS = (
 
 #: The source of a label that a radiologist gave, in the column source of the labels.
 RADIOLOGIST = "radiologist"
+
 #: Names that mean something else where a finding's name may stand: columns of csv files, rows of results, the report's
 #: label of the mean. Nor may a name begin with "(": so do the rows that stand for no finding, as "(mean)".
 RESERVED_NAMES = (
@@ -80,6 +83,15 @@ def check_finding_name(name: str) -> str | None:
     if name.casefold() in RESERVED_NAMES:
         return f"{name!r} is a reserved name ({', '.join(RESERVED_NAMES)}); give the finding another one"
     return None
+
+
+def check_named(named: Iterable[str], findings: Sequence[str], key: str) -> None:
+    """Raise StudyError if a finding that a setting names is none of the study's. key: the setting."""
+    for name in named:
+        if name not in findings:
+            near = difflib.get_close_matches(name, findings, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise StudyError(f"{key} names {name!r}{hint}, which is no finding of the study; it has {list(findings)}.")
 
 
 @dataclass(frozen=True)

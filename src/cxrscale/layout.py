@@ -27,6 +27,8 @@ class Layout:
         self.folder = f"{RESULTS}/{study.study}"
         self.store = f"{RESULTS}/stores/{study.store_name()}"
         self.images = f"{self.store}/images.parquet"
+        self.fingerprint = f"{self.store}/fingerprint.csv"
+        self.shared = f"{self.store}/base/shared.csv"
         self.labels = f"{self.folder}/labels.parquet"
         self.shards = [f"{i:05d}" for i in range(study.store.shards)]
 
@@ -54,8 +56,23 @@ class Layout:
         """A file of every learner."""
         return [f"{self.learner(x.model, x.resolution_px, x.fold, x.seed)}/{name}" for x in self.learners()]
 
+    def drawn_targets(self, fold: Any = "{fold}") -> str:
+        """The targets as the csv files alone give them; `targets` are theirs once the pictures are known."""
+        return f"{self.folder}/targets/drawn/fold{fold}.parquet"
+
     def targets(self, fold: Any = "{fold}") -> str:
         return f"{self.folder}/targets/fold{fold}.parquet"
+
+    def notes(self, of: str) -> str:
+        """What a stage noted for the report (`notes.NOTES`)."""
+        return f"{self.folder}/notes/{of}.csv"
+
+    def all_notes(self) -> list[str]:
+        """The notes of every stage, in the order in which the report shows them."""
+        of_folds = [
+            self.notes(f"{of}-fold{fold}") for fold in self.study.split.use_folds for of in ("targets", "together")
+        ]
+        return [f"{self.store}/notes.csv", *map(self.notes, ("labels", "inputs")), *of_folds, self.notes("pictures")]
 
     def resolution_folder(self, resolution: Any) -> str:
         """Folder of a resolution's shards; the base resolution is the base, not a copy."""

@@ -234,8 +234,9 @@ def keep_together(targets: pd.DataFrame, shared: pd.DataFrame, most_patients: in
     found = f"{sharing} patients share {files} pictures, the same files byte by byte"
     if sharing > most_patients:
         raise StudyError(
-            f"pictures: {found} ({shown}), more than split.most_sharing_patients = {most_patients}. Expected each picture to be "
-            f"of one patient. Correct subject_id or path, or raise the setting to keep these patients in one split."
+            f"pictures: {found} ({shown}), more than split.most_sharing_patients = {most_patients}. Expected each "
+            f"picture to be of one patient. Correct subject_id or path, or raise the setting, which keeps these "
+            f"patients in one split."
         )
     patients = targets.drop_duplicates("subject_id").set_index("subject_id")["split"]
     together = _first_of_component(patients.index, pictures)

@@ -26,6 +26,7 @@ rule evaluate:
             }
         ),
         subgroups=subgroups_digest,
+        exact_ids=exact_ids,
     message:
         "Evaluating {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     script:

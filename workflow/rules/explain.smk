@@ -1,13 +1,5 @@
 # Where a learner looks: effective receptive fields and class activation maps.
 
-# Boxes around findings: an input where they are made here; others count by their content, as all csv files do.
-made_boxes = layout.source_path("boxes.csv") if study.dataset.synthetic else []
-given_boxes = Path(study.dataset.root) / study.cam.boxes if study.cam.boxes else None
-if given_boxes is not None and not given_boxes.is_file():
-    raise WorkflowError(f"cam.boxes: there is no file {given_boxes}; expected a csv below dataset.root, or null")
-has_boxes = bool(made_boxes or given_boxes)
-boxes_digest = provenance.file_digest(given_boxes) if given_boxes else None
-
 
 rule erf:
     input:
@@ -82,6 +74,7 @@ rule localise:
     params:
         code=code("localise.py"),
         boxes=boxes_digest,
+        exact_ids=exact_ids,
         geometry=study.store.geometry,
         method=study.cam.method,
         images_per_finding=study.cam.localisation_images,

@@ -19,8 +19,8 @@ PAPER = (
 )
 # Settings that the page's protocol table shows, beside the default protocol's: (name, here, default).
 PROTOCOL = {
-    "dataset": ("name", "format", "views"),
-    "labels": ("source", "test_source", "uncertain", "missing"),
+    "dataset": ("name", "format", "views", "ids"),
+    "labels": ("source", "test_source", "unread", "uncertain", "missing"),
     "split": (
         "method",
         "folds",
@@ -29,6 +29,7 @@ PROTOCOL = {
         "seed",
         "validate_fraction",
         "combine_fraction",
+        "most_sharing_patients",
     ),
     "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality", "upscale"),
     # The paper's, and what was set; a setting at its default, added later, does not change the page.
@@ -86,6 +87,7 @@ rule report:
         gains=f"{layout.folder}/stacking/gains.csv",
         control=f"{layout.folder}/stacking/control.csv",
         targets=[layout.targets(fold) for fold in study.split.use_folds],
+        notes=layout.all_notes(),
         quarantine=f"{layout.store}/base/quarantine.csv",
         manifest=f"{layout.store}/base/manifest.parquet",
         stores=[f"{layout.resolution_folder(r)}/summary.csv" for r in sorted(study.resolutions_px)],
@@ -116,6 +118,7 @@ rule report:
         learners=learner_keys,
         folds=study.split.use_folds,
         boxes=boxes_digest,
+        exact_ids=exact_ids,
         settings={
             "title": study.report.title,
             "study": study.study,

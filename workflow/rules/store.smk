@@ -4,11 +4,41 @@ base = f"{layout.store}/base"
 alone = r"|".join(
     str(r) for r in study.resolutions_px if r not in [study.store.base_resolution_px, *study.together_px()]
 )
+# All resolutions see the same images: with store.upscale "exclude" none that the largest would enlarge.
+native_at_least_px = max(study.resolutions_px) if study.store.upscale == "exclude" else 0
 PIXELS = {"geometry": study.store.geometry, "filter": study.store.filter}
+
+
+# Of a synthetic data set, whose pictures are made here and may be made anew, the list of their checksums.
+made_pictures = layout.source_path("SHA256SUMS.txt") if study.dataset.synthetic else []
+
+
+rule fingerprint_pictures:
+    input:
+        made_pictures,
+        images=ancient(layout.images),
+    output:
+        layout.fingerprint,
+    log:
+        f"{layout.store}/logs/fingerprint_pictures.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    params:
+        code=code("fingerprint_pictures.py"),
+    message:
+        "Taking the checksums of some pictures"
+    script:
+        "../scripts/fingerprint_pictures.py"
 
 
 rule ingest_shard:
     input:
+        made_pictures,
+        # Before anything is ingested; compared each time the workflow starts.
+        ancient(layout.fingerprint),
         # ancient: a new list of images reads no native file again. collect_quarantine holds the list against the
         # shards, and check_sources sets aside the shards whose images changed.
         images=ancient(layout.images),
@@ -43,7 +73,8 @@ rule collect_quarantine:
         quarantine=expand(f"{base}/quarantine/shard-{{shard}}.csv", shard=layout.shards),
         shards=expand(f"{base}/shard-{{shard}}.parquet", shard=layout.shards),
     output:
-        f"{base}/quarantine.csv",
+        quarantine=f"{base}/quarantine.csv",
+        shared=layout.shared,
     log:
         f"{layout.store}/logs/collect_quarantine.log",
     conda:
@@ -134,6 +165,34 @@ rule list_shards:
         "Listing the store at {wildcards.folder}"
     script:
         "../scripts/list_shards.py"
+
+
+rule check_pictures:
+    input:
+        manifest=f"{base}/manifest.parquet",
+        targets=[layout.targets(fold) for fold in study.split.use_folds],
+        boxes=made_boxes,
+    output:
+        layout.notes("pictures"),
+    log:
+        f"{logs}/check_pictures.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        code=code("check_pictures.py"),
+        excluded_below_px=native_at_least_px,
+        compared_from_px=study.comparison.native_at_least_px or 0,
+        by_view="view" in study.evaluation.groups,
+        boxes=boxes_digest,
+        geometry=study.store.geometry,
+        exact_ids=exact_ids,
+    message:
+        "Looking whether the pictures fit what the study asks of them"
+    script:
+        "../scripts/check_pictures.py"
 
 
 rule measure_store:

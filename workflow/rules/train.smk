@@ -1,7 +1,5 @@
 # Initial weights, training, predictions.
 
-# All resolutions see the same images: with store.upscale "exclude" none that the largest would enlarge.
-native_at_least_px = max(study.resolutions_px) if study.store.upscale == "exclude" else 0
 # Processes that torchrun starts on a node share its threads; a task of srun, one a GPU, has its own.
 threads_a_gpu = 1 if study.accelerator == "cpu" else study.training.workers + 1
 start_together = {"threads": threads_a_gpu * study.training.gpus, "resources": {"launcher": ""}}
@@ -51,8 +49,9 @@ rule fetch_weights:
 
 rule train:
     input:
-        # Not before the store was held against the data set's list of images.
+        # Not before the store was held against the data set's list of images, and its pictures against the study.
         ancient(f"{base}/quarantine.csv"),
+        ancient(layout.notes("pictures")),
         targets=layout.targets(),
         manifest=lambda w: layout.manifest(w.resolution),
         weights=lambda w: layout.weights(w.model) or [],

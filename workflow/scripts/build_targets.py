@@ -1,16 +1,17 @@
 """Split patients and turn raw labels into the targets and masks of one fold."""
 
-from cxrscale import tables
+from cxrscale import notes, tables
 from cxrscale.datasets.contracts import IMAGES, LABELS
 from cxrscale.findings import TARGETS, LabelPolicy, policies
 from cxrscale.joblog import job
-from cxrscale.splits import SplitSettings, build_targets
+from cxrscale.splits import SplitSettings, build_targets, notes_on_sources
 
 with job(snakemake.log[0], __file__) as log:
     labels = tables.read(LABELS, snakemake.input.labels)
     images = tables.read(IMAGES, snakemake.input.images)
     findings = snakemake.params.findings or LABELS.findings(labels.columns)
     policy = snakemake.params.policy
+    unread = snakemake.params.unread
     targets = build_targets(
         labels,
         images,
@@ -23,7 +24,9 @@ with job(snakemake.log[0], __file__) as log:
         snakemake.params.views,
         SplitSettings(**snakemake.params.split),
         int(snakemake.wildcards.fold),
+        unread,
     )
-    tables.write(TARGETS, targets, snakemake.output[0])
+    tables.write(TARGETS, targets, snakemake.output.targets)
+    notes.write(notes_on_sources(labels, targets, unread), snakemake.output.notes)
     for split, rows in targets.groupby("split"):
         log.info("%s: %d images of %d patients", split, len(rows), rows["subject_id"].nunique())

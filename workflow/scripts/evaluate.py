@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cxrscale import tables
+from cxrscale.datasets.spelling import Reading
 from cxrscale.datasets.subgroups import read_subgroups
 from cxrscale.evaluation.metrics import ALL, MEAN, METRICS, EvaluationSettings, evaluate
 from cxrscale.joblog import job
@@ -10,7 +11,7 @@ from cxrscale.joblog import job
 with job(snakemake.log[0], __file__) as log:
     settings = tables.settings_from(EvaluationSettings, snakemake.params.settings)
     path = snakemake.config["evaluation"]["subgroups"]
-    subgroups = read_subgroups(Path(path), settings.groups) if path else None
+    subgroups = read_subgroups(Path(path), settings.groups, Reading(snakemake.params.exact_ids)) if path else None
     metrics = evaluate(Path(snakemake.input[0]), ("validate", "combine", "test"), settings, subgroups)
     tables.write(METRICS, metrics, snakemake.output[0])
     whole = metrics[(metrics["level"] == "image") & (metrics["group"] == ALL)]

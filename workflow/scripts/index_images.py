@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from cxrscale import tables
+from cxrscale import notes, tables
 from cxrscale.datasets.contracts import IMAGES, assign_shards
 from cxrscale.datasets.lookup import parser
+from cxrscale.datasets.spelling import Reading
 from cxrscale.joblog import job
 
 with job(snakemake.log[0], __file__) as log:
@@ -16,9 +17,11 @@ with job(snakemake.log[0], __file__) as log:
         test_source=labels["test_source"],
         manifest=dataset["manifest"],
     )
-    images = reader.read_images(sources)
+    reading = Reading(snakemake.params.exact_ids)
+    images = reader.read_images(sources, reading)
     images["shard"], images["order"] = assign_shards(images["image_id"].tolist(), snakemake.params.shards)
-    tables.write(IMAGES, images, snakemake.output[0])
+    tables.write(IMAGES, images, snakemake.output.images)
+    notes.write(reading.notes, snakemake.output.notes)
     log.info("%d images of %d patients", len(images), images["subject_id"].nunique())
     for view, count in images["view"].fillna("(not recorded)").value_counts().items():
         log.info("view %s: %d", view, count)

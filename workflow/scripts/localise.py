@@ -7,6 +7,7 @@ import torch
 from cxrscale import tables
 from cxrscale.boxes import boxes_by_pair, read_boxes
 from cxrscale.cam import maps_of_pairs, select_boxed
+from cxrscale.datasets.spelling import Reading
 from cxrscale.devices import leased
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
@@ -22,7 +23,8 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     store = learner.pictures(snakemake.input.manifest)
     manifest = tables.read(MANIFEST, snakemake.input.manifest, ["image_id", "native_height_px", "native_width_px"])
     # Those of a synthetic data set are made here and an input; others count by their content, a param.
-    boxes = read_boxes(snakemake.input.boxes or Path(dataset["root"]) / snakemake.config["cam"]["boxes"])
+    boxes_path = Path(snakemake.input.boxes or Path(dataset["root"]) / snakemake.config["cam"]["boxes"])
+    boxes = read_boxes(boxes_path, Reading(params.exact_ids))
     by_pair = boxes_by_pair(boxes, manifest, params.geometry)
     in_store = {i for i in targets["image_id"] if i in store}
     chosen = select_boxed(targets, in_store, by_pair, params.images_per_finding)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from cxrscale import tables
+from cxrscale import notes, tables
 from cxrscale.datasets.contracts import LABELS
 from cxrscale.datasets.lookup import parser
+from cxrscale.datasets.spelling import Reading
 from cxrscale.joblog import job
 
 with job(snakemake.log[0], __file__) as log:
@@ -16,8 +17,10 @@ with job(snakemake.log[0], __file__) as log:
         test_source=snakemake.params.test_source,
         manifest=dataset["manifest"],
     )
-    labels = reader.read_labels(sources, snakemake.params.findings)
-    tables.write(LABELS, labels, snakemake.output[0])
+    reading = Reading(snakemake.params.exact_ids)
+    labels = reader.read_labels(sources, snakemake.params.findings, reading)
+    tables.write(LABELS, labels, snakemake.output.labels)
+    notes.write(reading.notes, snakemake.output.notes)
     log.info("%d labelled images of %d patients", len(labels), labels["subject_id"].nunique())
     for finding in LABELS.findings(labels.columns):
         counts = labels[f"label:{finding}"].value_counts(dropna=False)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cxrscale import atomic, tables
 from cxrscale.boxes import read_boxes
+from cxrscale.datasets.spelling import Reading
 from cxrscale.evaluation.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
 from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS
@@ -17,6 +18,7 @@ from cxrscale.figures import ActivationMaps, save, shrink
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
 from cxrscale.localisation import LOCALISATION
+from cxrscale.notes import NOTES
 from cxrscale.report.content import KEY, ReportSettings, Results
 from cxrscale.report.explaining import draw_activation
 from cxrscale.report.page import draw_figures, render_local, render_report, summary_lines
@@ -75,13 +77,14 @@ with job(snakemake.log[0], __file__) as log:
         targets={
             fold: tables.read(TARGETS, path) for fold, path in zip(snakemake.params.folds, inputs.targets, strict=True)
         },
+        notes=pd.concat([tables.read(NOTES, path) for path in inputs.notes], ignore_index=True).drop_duplicates(),
         quarantine=tables.read(QUARANTINE, inputs.quarantine),
         manifest=tables.read(
             MANIFEST, inputs.manifest, ["image_id", "native_height_px", "native_width_px", "native_px"]
         ),
         stores=pd.concat([tables.read(SUMMARY, path) for path in inputs.stores]),
         planted=pd.read_csv(inputs.planted, dtype={"finding": str}) if inputs.planted else None,
-        boxes=read_boxes(boxes_path) if boxes_path else None,
+        boxes=read_boxes(Path(boxes_path), Reading(snakemake.params.exact_ids)) if boxes_path else None,
         localisation=(
             of_learners([tables.read(LOCALISATION, path) for path in inputs.localisation])
             if inputs.localisation

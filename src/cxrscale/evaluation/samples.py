@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cxrscale.errors import StudyError
 from cxrscale.notes import Note, examples
 from cxrscale.predictions import Scores
 
@@ -103,5 +104,31 @@ def notes_on_views(views: pd.Series) -> list[Note]:
         Note(
             "views",
             f"The groups frontal and lateral leave out {int(out.sum()):,} of {len(views):,} images of test: {named}.",
+        )
+    ]
+
+
+def check_native(targets: pd.DataFrame, native_px: pd.Series, at_least_px: int, key: str) -> list[Note]:
+    """A note on how many images of each split have a native file of at least so many pixels.
+
+    targets: image_id and split of a fold; native_px: of each image of the store, by image_id (`shards.MANIFEST`).
+    key: the setting that leaves out the others. Raises StudyError if it leaves a split without an image.
+    """
+    split = targets[targets["image_id"].isin(native_px.index)].set_index("image_id")["split"]
+    large = native_px.reindex(split.index) >= at_least_px
+    counts = large.groupby(split).agg(["sum", "size"])
+    for name, (kept, images) in counts.iterrows():
+        if not kept:
+            raise StudyError(
+                f"{key}: none of the {images:,} images of {name} has a native file of {at_least_px} px or more; the "
+                f"largest has {int(native_px.reindex(split.index)[split == name].max())}. Lower it or set it to null."
+            )
+    if large.all():
+        return []
+    shown = ", ".join(f"{kept:,} of {images:,} of {name}" for name, (kept, images) in counts.iterrows())
+    return [
+        Note(
+            "pictures",
+            f"{key}: images with a native file of {at_least_px} px or more are {shown}; others are left out.",
         )
     ]

@@ -52,8 +52,8 @@ class Results:
     gains, control: of the stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners,
     each row with KEY. costs: cost.json of each learner, in the order of `learners`. field_points, field_effect: of
     compare_fields. field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one
-    fold and seed. targets: fold -> targets. manifest: the base store's image_id and native size. stores: summary.csv of
-    each resolution, ascending. planted: of a synthetic data set, else None. boxes, localisation: None without boxes;
+    fold and seed. targets: fold -> targets. notes: of all stages, in the order in which they are shown. manifest: the
+    base store's image_id and native size. stores: summary.csv of each resolution, ascending. planted: of a synthetic data set, else None. boxes, localisation: None without boxes;
     localisation.csv of all learners, each row with KEY.
     """
 
@@ -75,6 +75,7 @@ class Results:
     field_maps: Mapping[tuple[str, int], Mapping[str, np.ndarray]]
     activation: Sequence[ActivationMaps]
     targets: Mapping[int, pd.DataFrame]
+    notes: pd.DataFrame
     quarantine: pd.DataFrame
     manifest: pd.DataFrame
     stores: pd.DataFrame

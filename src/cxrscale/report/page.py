@@ -7,6 +7,7 @@ templates/. Neither Snakemake nor the study's configuration is known here.
 import base64
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,6 +17,7 @@ from cxrscale import figures
 from cxrscale.evaluation.comparison import CONFIRMATORY
 from cxrscale.evaluation.metrics import MEAN
 from cxrscale.localisation import ALL_FINDINGS
+from cxrscale.notes import NAMED
 from cxrscale.report.combining import (
     calibration_sentence,
     calibration_table,
@@ -39,6 +41,7 @@ from cxrscale.report.content import (
     cost_frame,
     join,
     joined_reasons,
+    missing,
     shown_findings,
     text_or,
 )
@@ -117,6 +120,12 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
             f"every resolution (store.upscale: exclude)."
         )
     return found
+
+
+def shown_note(row: Any, with_examples: bool) -> str:
+    """A row of NOTES in words. with_examples: whether ids and file names may be seen."""
+    named = f" ({row.examples})" if with_examples and not missing(row.examples) else ""
+    return f"{str(row.about).capitalize()}: {row.note}{named}"
 
 
 def draw_figures(results: Results, settings: ReportSettings) -> dict[str, Figure]:
@@ -215,6 +224,9 @@ def summary_lines(results: Results, settings: ReportSettings, report_path: str) 
         lines.append(f"{len(models) - most} more models: see the report.")
     lines.append(gains_sentence(results, settings))
     lines.append(scope_sentence(results))
+    lines += [f"Note: {shown_note(row, with_examples=False)}" for row in results.notes.head(NAMED).itertuples()]
+    if len(results.notes) > NAMED:
+        lines.append(f"{len(results.notes) - NAMED} more notes: see the report's first lines.")
     warned = len(warnings_of(results, settings))
     lines += [f"Warnings in the report: {warned}.", f"Report: {report_path}"]
     return lines
@@ -261,6 +273,7 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         performance=performance_tables(results, settings),
         planted=planted_table(results, settings) if results.planted is not None else None,
         activation=activation_table(results) if settings.patient_pictures else None,
+        notes=[shown_note(row, with_examples=False) for row in results.notes.itertuples()],
         images=images_table(results, settings),
         stores=store_table(results),
         counts=findings_table(results, settings),
@@ -285,6 +298,7 @@ def render_local(results: Results, settings: ReportSettings, cam_path: Path) -> 
     )
     return environment().get_template("local.html.j2").render(
         settings=settings,
+        notes=[shown_note(row, with_examples=True) for row in results.notes.itertuples()],
         images=activation_table(results),
         quarantined=quarantined,
         cam=picture("cam", cam_path, results, settings),

@@ -1,0 +1,16 @@
+"""Bring patients who share a picture into one split."""
+
+from cxrscale import notes, tables
+from cxrscale.findings import TARGETS
+from cxrscale.joblog import job
+from cxrscale.splits import keep_together
+from cxrscale.store.shared import SHARED
+
+with job(snakemake.log[0], __file__) as log:
+    targets, found = keep_together(
+        tables.read(TARGETS, snakemake.input.targets),
+        tables.read(SHARED, snakemake.input.shared),
+        snakemake.params.most_sharing_patients,
+    )
+    tables.write(TARGETS, targets, snakemake.output.targets)
+    notes.write(found, snakemake.output.notes)
