@@ -31,6 +31,19 @@ CHEXPERT_FINDINGS = (
     "Support Devices",
 )
 
+#: Names that mean something else where a finding's name may stand: columns of csv files, rows of results, the report's
+#: label of the mean. Nor may a name begin with "(": so do the rows that stand for no finding, as "(mean)".
+RESERVED_NAMES = (
+    "all",
+    "image_id",
+    "mean of all findings",
+    "path",
+    "split",
+    "study_id",
+    "subject_id",
+    "view",
+)
+
 TARGETS = Table(
     name="targets",
     row="an image that a fold uses",
@@ -47,6 +60,24 @@ TARGETS = Table(
         Column("mask:{finding}", "int8", "1 the target counts, 0 it is ignored"),
     ),
 )
+
+
+def check_finding_name(name: str) -> str | None:
+    """Why a finding may not have this name, with what to do; None if it may.
+
+    The sentence names the name and no key: who asks puts the key, or the file and the column, before it.
+    """
+    if not name.strip():
+        return f"{name!r} is blank; a finding needs a name"
+    if name != name.strip():
+        return f"{name!r} begins or ends with a blank; expected {name.strip()!r}"
+    if not name.isprintable():
+        return f"{name!r} holds a character that cannot be printed; remove it"
+    if name.startswith("("):
+        return f"{name!r} begins with a bracket, as rows do that stand for no finding; give the finding another name"
+    if name.casefold() in RESERVED_NAMES:
+        return f"{name!r} is a reserved name ({', '.join(RESERVED_NAMES)}); give the finding another one"
+    return None
 
 
 @dataclass(frozen=True)

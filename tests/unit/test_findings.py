@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from cxrscale.findings import CHEXPERT_FINDINGS, TARGETS, LabelPolicy, apply_policy, policies
+from cxrscale.findings import CHEXPERT_FINDINGS, TARGETS, LabelPolicy, apply_policy, check_finding_name, policies
 
 RAW = pd.Series([1, 0, -1, None], dtype="Int8")
 
@@ -33,3 +33,43 @@ def test_findings_are_fourteen_and_targets_name_them_back():
     names = [c.name for c in TARGETS.expanded(CHEXPERT_FINDINGS)]
     assert len(names) == 5 + 2 * 14
     assert TARGETS.findings(names) == list(CHEXPERT_FINDINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("(mean)", "begins with a bracket"),
+        ("(Edema)", "begins with a bracket"),
+        ("view", "is a reserved name"),
+        ("Split", "is a reserved name"),
+        ("ALL", "is a reserved name"),
+        ("Mean of all findings", "is a reserved name"),
+        ("", "is blank"),
+        (" \t", "is blank"),
+        (" Edema", "expected 'Edema'"),
+        ("Edema\u00a0", "expected 'Edema'"),
+        ("Ede\nma", "cannot be printed"),
+    ],
+)
+def test_names_that_mean_something_else_are_refused(name, why):
+    reason = check_finding_name(name)
+    assert reason is not None
+    assert reason.startswith(repr(name))
+    assert why in reason
+
+
+def test_every_name_of_a_row_that_is_no_finding_is_reserved():
+    """What stands in a column of findings, of ensembles or of groups beside the findings themselves."""
+    from cxrscale import field_size, localisation, stacking
+    from cxrscale.datasets import manifest
+    from cxrscale.evaluation import metrics
+    from cxrscale.report.content import MEAN_LABEL
+
+    rows = [metrics.MEAN, metrics.ALL, localisation.ALL_FINDINGS, localisation.ALL_SIZES, field_size.ALL_CHANNELS]
+    rows += [stacking.ALL, stacking.CHOSEN, MEAN_LABEL]
+    columns = [*manifest.COLUMNS, *(c.name for c in TARGETS.columns)]
+    assert [name for name in [*rows, *columns] if check_finding_name(name) is None] == []
+
+
+def test_known_findings_and_those_of_other_languages_may_be_named():
+    assert [check_finding_name(name) for name in (*CHEXPERT_FINDINGS, "COVID-19", "Viewing", "Пневмония")] == [None] * 17
