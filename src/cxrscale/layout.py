@@ -1,12 +1,20 @@
 """Where each result lies. Paths are relative to the working directory, so that a moved project stays up to date."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cxrscale.config import StudyConfig
+from cxrscale.provenance import digest
+
+if TYPE_CHECKING:
+    from cxrscale.config import StudyConfig
 
 RESULTS = "results"
+STORES, WEIGHTS, DATA = "stores", "weights", "data"
+#: Directly below RESULTS beside the studies' own folders: image stores, initial weights, and data sets that are made
+#: here (by convention: config/demo.yaml). No study may have such a name.
+SHARED_FOLDERS = (STORES, WEIGHTS, DATA)
 
 
 @dataclass(frozen=True)
@@ -22,10 +30,10 @@ class Learner:
 class Layout:
     """Paths of one study. Methods that take wildcards return patterns with the names given, as {shard}."""
 
-    def __init__(self, study: StudyConfig) -> None:
+    def __init__(self, study: "StudyConfig") -> None:
         self.study = study
         self.folder = f"{RESULTS}/{study.study}"
-        self.store = f"{RESULTS}/stores/{study.store_name()}"
+        self.store = f"{RESULTS}/{STORES}/{study.store_name()}"
         self.images = f"{self.store}/images.parquet"
         self.labels = f"{self.folder}/labels.parquet"
         self.shards = [f"{i:05d}" for i in range(study.store.shards)]
@@ -74,9 +82,19 @@ class Layout:
         found = next(m for m in self.study.models if m.name == model)
         if found.weights is None:
             return None
-        name = getattr(found.weights, "timm_tag", None) or f"local-{Path(found.weights.file).stem}"  # type: ignore[union-attr]
-        return f"{RESULTS}/weights/{model}.{name}.safetensors"
+        name = getattr(found.weights, "timm_tag", None) or f"local-{file_label(found.weights.file)}"  # type: ignore[union-attr]
+        return f"{RESULTS}/{WEIGHTS}/{model}.{name}.safetensors"
 
     def source_path(self, name: str) -> str:
         """A file of the data set."""
         return str(Path(self.study.dataset.root) / name)
+
+
+def file_label(path: str) -> str:
+    """The name of a file without its suffix, of letters, digits and _.- alone, for the name of a result.
+
+    Where something had to be replaced, a digest of the path as it was given keeps two files apart.
+    """
+    stem = Path(path).stem
+    label = re.sub(r"[^A-Za-z0-9_.-]+", "_", stem)[:100]
+    return label if label == stem else f"{label}-{digest(path)[:8]}"

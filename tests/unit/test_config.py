@@ -52,8 +52,8 @@ def test_the_smaller_studies_load(file):
             ["dataset.synthetic.planted.Edema: includes names the findings that the pattern 'any' is made of"],
         ),
         ({"models": [{"name": "densnet121"}]}, ["timm knows no model 'densnet121'", "did you mean 'densenet121'?"]),
-        ({"models": [{"name": "densenet121"}] * 2}, ["models holds a name twice"]),
-        ({"seeds": [1, 1]}, ["seeds: holds a value twice"]),
+        ({"models": [{"name": "densenet121"}] * 2}, ["models: holds 'densenet121' twice"]),
+        ({"seeds": [1, 1]}, ["seeds: holds 1 twice; remove one"]),
         ({"seeds": []}, ["seeds:", "at least 1", "got []"]),
         ({"resolutions_px": [4096, 256]}, ["holds 4096, above store.base_resolution_px 2048", "4.0 times the disk"]),
         ({"resolutions_px": [512.5]}, ["resolutions_px.0:", "integer", "got 512.5"]),
@@ -73,14 +73,15 @@ def test_the_smaller_studies_load(file):
         ({"split": {"validate_fraction": 0.5, "combine_fraction": 0.5}}, ["leave nothing to train on"]),
         (
             {"dataset": {"format": "manifest", "synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64,
-                                                             "planted": {}}}},
+                                                             "planted": {"Edema": {"pattern": "none"}}}}},
             ["format must be mimic-cxr-jpg"],
         ),
         ({"study": "../elsewhere"}, ["study:", "got '../elsewhere'"]),
         ({"cam": {"method": "scorecam"}}, ["cam.method:", "'gradcam'", "got 'scorecam'"]),
         ({"cam": {"box_sizes": [0.1, 0.02]}}, ["cam.box_sizes: must ascend: 0.1 is not below 0.02"]),
         (
-            {"dataset": {"synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64, "planted": {}}},
+            {"dataset": {"synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64, 
+                                       "planted": {"Edema": {"pattern": "none"}}}},
              "cam": {"boxes": "boxes.csv"}},
             ["cam.boxes: a synthetic data set brings its own boxes"],
         ),
@@ -164,8 +165,14 @@ def test_defaults_of_config_and_training_are_the_same():
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"overrides": [{"settings": {"epoch": 5}}]}, "'epoch' is no setting of a learner (did you mean 'epochs'?)"),
-        ({"overrides": [{"settings": {"batch_images": 20}}]}, "must be a multiple of norm_group_images"),
+        (
+            {"overrides": [{"resolution_px": 256, "settings": {"epoch": 5}}]},
+            "'epoch' is no setting of a learner (did you mean 'epochs'?)",
+        ),
+        (
+            {"overrides": [{"resolution_px": 256, "settings": {"batch_images": 20}}]},
+            "must be a multiple of norm_group_images",
+        ),
         ({"normalisation": "per_micro_batch"}, "makes micro_batch_images a setting: give a number"),
     ],
 )
