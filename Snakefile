@@ -19,7 +19,7 @@ os.environ.update(
 )
 
 from cxrscale import config as study_config
-from cxrscale import plan, provenance
+from cxrscale import plan, provenance, settings_files
 from cxrscale.datasets import lookup, size, subgroups, synthetic
 from cxrscale.errors import StudyError
 from cxrscale.layout import Layout
@@ -30,6 +30,9 @@ configfile: "config.yaml"
 
 try:
     provenance.require_checkout(workflow.snakefile)
+    if workflow.is_main_process:
+        given = workflow.config_settings
+        settings_files.check(workflow.configfiles, given.config_args or [], sys.argv)
     study = study_config.load(config)
     layout = Layout(study)
     label_options = {

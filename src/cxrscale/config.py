@@ -1,8 +1,8 @@
 """The study's configuration: every key with its type, default and meaning. Imports no torch.
 
 The defaults are the paper's protocol on MIMIC-CXR-JPG (Haque et al. 2023, doi:10.1117/1.JMI.10.4.044503), controlled
-as docs/protocol.md says. Unknown keys are errors, so that a misspelt one cannot pass; so are numbers that are not finite,
-lists that hold a value twice, and settings that contradict each other or can have no effect.
+as docs/protocol.md says. Unknown keys are errors, so that a misspelt one cannot pass; so are numbers that are not
+finite, lists that hold a value twice, and settings that contradict each other or can have no effect.
 """
 
 import difflib
@@ -468,7 +468,7 @@ class Evaluation(Section):
             raise ValueError(f"groups holds {other[0]!r}; without a file in subgroups, expected view alone")
         if self.subgroups is not None and not other:
             raise ValueError(
-                f"subgroups is {self.subgroups!r}, but groups names no column of it; add the columns, or remove the file"
+                f"subgroups is {self.subgroups!r}, but groups names no column of it; add its columns, or set it to null"
             )
         return self
 
@@ -606,7 +606,7 @@ class StudyConfig(Section):
                     )
         if labels.test_source == "radiologist" and made:
             raise ValueError(
-                "labels.test_source is radiologist, but dataset.synthetic makes no labels of his; set test_source to same"
+                "labels.test_source is radiologist, but dataset.synthetic makes no labels of his; set it to same"
             )
         if labels.test_source == "radiologist" and self.split.method != "official":
             raise ValueError(
@@ -713,7 +713,7 @@ def _nearest(word: Any, choices: Iterable[Any]) -> str:
 
 
 def _one_of(found: str, value: Any, choices: Iterable[Any], key: str = "") -> None:
-    """Raise ValueError if a value is none of the choices. found: the words before the value; key: where choices stand."""
+    """Raise ValueError if a value is none of the choices. found: words before the value; key: where choices stand."""
     choices = list(choices)
     if value not in choices:
         named = f"{key} {choices}" if key else str(choices)

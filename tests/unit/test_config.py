@@ -80,7 +80,7 @@ def test_the_smaller_studies_load(file):
         ({"cam": {"method": "scorecam"}}, ["cam.method:", "'gradcam'", "got 'scorecam'"]),
         ({"cam": {"box_sizes": [0.1, 0.02]}}, ["cam.box_sizes: must ascend: 0.1 is not below 0.02"]),
         (
-            {"dataset": {"synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64, 
+            {"dataset": {"synthetic": {"patients": 9, "rows_px": 64, "columns_px": 64,
                                        "planted": {"Edema": {"pattern": "none"}}}},
              "cam": {"boxes": "boxes.csv"}},
             ["cam.boxes: a synthetic data set brings its own boxes"],
