@@ -1,6 +1,7 @@
 # cxrscale: which resolution does each chest X-ray finding need? Reads config.yaml, includes the rules, names the targets.
 import json
 import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -22,13 +23,15 @@ from cxrscale import config as study_config
 from cxrscale import plan, provenance, settings_files
 from cxrscale.datasets import lookup, size, subgroups, synthetic
 from cxrscale.errors import StudyError
-from cxrscale.layout import Layout
+from cxrscale.layout import WEIGHTS_FOLDER, Layout
 
 
 configfile: "config.yaml"
 
 
 try:
+    if os.pathsep in str(SOURCE):
+        raise StudyError(f"{workflow.basedir} cannot be on Python's path, for its {os.pathsep!r}; rename the folder.")
     provenance.require_checkout(workflow.snakefile)
     if workflow.is_main_process:
         given = workflow.config_settings
@@ -51,6 +54,8 @@ try:
         source_digests = lookup.source_digests(*where)
         images = size.count_images(Path(layout.images), *where)
     subgroups_digest = subgroups.digest(study.evaluation.subgroups, study.evaluation.groups)
+    if workflow.is_main_process:
+        layout.check_weights_files()
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 

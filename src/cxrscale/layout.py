@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrscale.errors import StudyError
 from cxrscale.provenance import digest
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ STORES, WEIGHTS, DATA = "stores", "weights", "data"
 #: Directly below RESULTS beside the studies' own folders: image stores, initial weights, and data sets that are made
 #: here (by convention: config/demo.yaml). No study may have such a name.
 SHARED_FOLDERS = (STORES, WEIGHTS, DATA)
+WEIGHTS_FOLDER = f"{RESULTS}/{WEIGHTS}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,29 @@ class Layout:
         if found.weights is None:
             return None
         name = getattr(found.weights, "timm_tag", None) or f"local-{file_label(found.weights.file)}"  # type: ignore[union-attr]
-        return f"{RESULTS}/{WEIGHTS}/{model}.{name}.safetensors"
+        return f"{WEIGHTS_FOLDER}/{model}.{name}.safetensors"
+
+    def check_weights_files(self) -> None:
+        """Raise StudyError if a file of initial weights that the config names does not exist.
+
+        It may be gone if its copy was made and is, by the SHA-256 recorded then, what the config's sha256 names. The
+        copy's name alone does not tell: a file of the same name in another folder has the same.
+        """
+        for model in self.study.models:
+            file: str | None = getattr(model.weights, "file", None)
+            if model.weights is None or file is None or Path(file).is_file():
+                continue
+            copy = Path(str(self.weights(model.name)))
+            record = copy.with_name(f"{copy.name}.sha256")
+            recorded = record.read_text(encoding="utf-8").split() if copy.is_file() and record.is_file() else []
+            if recorded and recorded[0] == model.weights.sha256:
+                continue
+            instead = f"; or, if {copy} shall stand for it, give sha256: {recorded[0]}" if recorded else ""
+            raise StudyError(
+                f"models: {model.name}.weights.file is {file}, and there is no such file. Expected a .safetensors, "
+                f".pth or .bin file, absolute or relative to {Path.cwd()} (~ and variables are not replaced). Bring it "
+                f"there, or correct the path{instead}."
+            )
 
     def source_path(self, name: str) -> str:
         """A file of the data set."""

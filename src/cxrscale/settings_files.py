@@ -17,7 +17,7 @@ OPTIONS = (("--configfile", "--configfiles"), ("--config", "-C"))
 #: The tag of `<<`, which brings the keys of another mapping: a key beside it replaces one of them on purpose.
 MERGE = "tag:yaml.org,2002:merge"
 
-Path_ = tuple[str, ...]
+Keys = tuple[str, ...]
 
 
 def check(files: Iterable[str | Path], config_arguments: Sequence[str], command: Sequence[str]) -> None:
@@ -41,7 +41,8 @@ def check_command(command: Sequence[str]) -> None:
     if "--" in arguments:
         arguments = arguments[: arguments.index("--")]
     for spellings in OPTIONS:
-        given = [a for a in arguments if a.split("=")[0] in spellings or a.startswith("-C") and "-C" in spellings]
+        short = tuple(s for s in spellings if not s.startswith("--"))
+        given = [a for a in arguments if a.split("=")[0] in spellings or (short and a.startswith(short))]
         if len(given) > 1:
             raise StudyError(
                 f"the command line holds {spellings[0]} {len(given)} times, of which Snakemake takes the last alone; "
@@ -50,7 +51,7 @@ def check_command(command: Sequence[str]) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise StudyError if a mapping in a file, YAML or JSON, holds a key twice. What cannot be read is left to others."""
+    """Raise StudyError if a mapping in a YAML or JSON file holds a key twice; what is neither is left to others."""
     text = path.read_text(encoding="utf-8")
     try:
         json.loads(text)
@@ -69,8 +70,9 @@ def check_config_arguments(arguments: Sequence[str]) -> None:
 
     Snakemake lays the values over each other: "labels={source: negbio}" and "labels={missing: ignore}" go together.
     """
-    seen: dict[Path_, str] = {}
+    seen: dict[Keys, str] = {}
     for argument in map(str, arguments):
+        value: Any
         key, _, text = argument.partition("=")
         try:
             _check_text(text, "--config: ", (key,))
@@ -82,13 +84,13 @@ def check_config_arguments(arguments: Sequence[str]) -> None:
             other = next((o for o in seen if all(a == b for a, b in zip(o, path, strict=False))), None)
             if other is not None:
                 raise StudyError(
-                    f"--config: {'.'.join(min(path, other, key=len))} is given twice, by {seen[other]!r} and "
+                    f"--config: {'.'.join(path[: len(other)])} is given twice, by {seen[other]!r} and "
                     f"{argument!r}, and the first would be lost; expected it once. Remove one"
                 )
         seen |= dict.fromkeys(_leaves(value, (key,)), argument)
 
 
-def _check_text(text: str, where: str, above: Path_ = ()) -> None:
+def _check_text(text: str, where: str, above: Keys = ()) -> None:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if node is None:
         return
@@ -100,7 +102,7 @@ def _check_text(text: str, where: str, above: Path_ = ()) -> None:
         )
 
 
-def _repeated(node: yaml.Node, above: Path_, seen: set[int]) -> Iterator[tuple[Path_, yaml.Node, yaml.Node]]:
+def _repeated(node: yaml.Node, above: Keys, seen: set[int]) -> Iterator[tuple[Keys, yaml.Node, yaml.Node]]:
     """Keys that stand twice in a mapping, at any depth: where, the key, the key again."""
     if id(node) in seen:  # an alias
         return
@@ -119,7 +121,7 @@ def _repeated(node: yaml.Node, above: Path_, seen: set[int]) -> Iterator[tuple[P
             yield from _repeated(value, (*above, name), seen)
 
 
-def _leaves(value: Any, above: Path_) -> Iterator[Path_]:
+def _leaves(value: Any, above: Keys) -> Iterator[Keys]:
     """Where a nested value says something."""
     if not isinstance(value, dict):
         yield above

@@ -31,7 +31,7 @@ rule erf:
         **INPUT,
         code=code("erf.py"),
         images=study.erf.images,
-        norm_group_images=study.training.norm_group_images,
+        norm_group_images=lambda w: study.training.settings_of(w.model, w.resolution).norm_group_images,
     message:
         "Receptive field of {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     script:
