@@ -413,6 +413,13 @@ class Training(LearnerSettings):
             wrong = "; ".join(line.strip() for line in _explain(error))
             raise ValueError(f"training.overrides: with them {model} at {resolution_px} px has {wrong}") from None
 
+    def _has(self, overrides: Iterable[TrainingOverride], model: str, resolution_px: int) -> LearnerSettings | None:
+        """As `_with`; None where the learner could not be trained."""
+        try:
+            return self._with(overrides, model, resolution_px)
+        except ValueError:
+            return None
+
     def of_learner(self, model: str, resolution_px: int) -> dict[str, Any]:
         """What the weights of a learner depend on: its settings, and micro_batch_images where it counts as one.
 
@@ -438,7 +445,7 @@ class Training(LearnerSettings):
         for place, override in enumerate(self.overrides):
             where = f"training.overrides.{place} ({override.described()})"
             others = [o for i, o in enumerate(self.overrides) if i != place]
-            if all(self._with(others, *x) == has for x, has in zip(learners, settings, strict=True)):
+            if all(self._has(others, *x) == has for x, has in zip(learners, settings, strict=True)):
                 raise ValueError(
                     f"{where} changes nothing: its learners have these values without it, or a later override hides "
                     "them; remove it, or correct its settings"
