@@ -69,6 +69,7 @@ def test_default_config_plans_labels_and_stops_only_at_images(checkout: Path) ->
         ("dataset={synthetic: null, root: tests}", ["mimic-cxr-2.0.0-metadata.csv.gz", "tests"]),
         ("split={use_folds: [3]}", ["use_folds", "0 to 2"]),
         ("seeds=[1, 1]", ["seeds", "twice"]),
+        ("training={epochs: 1, epochs: 2}", ["--config: training.epochs stands twice", "Remove one"]),
     ],
 )
 def test_wrong_config_stops_before_any_job(checkout: Path, override: str, expected: list[str]) -> None:
@@ -76,6 +77,21 @@ def test_wrong_config_stops_before_any_job(checkout: Path, override: str, expect
     assert result.returncode != 0
     assert "Traceback" not in result.stdout
     assert all(text in result.stdout for text in expected), result.stdout
+
+
+def test_what_stands_twice_stops_before_any_job(checkout: Path, tmp_path: Path) -> None:
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("labels: {uncertain: ones}\nseeds: [0]\nlabels: {missing: ignore}\n")
+    given = [
+        ([], str(twice), f"{twice}: labels stands twice, in lines 1 and 3"),
+        (["--config", "seeds=[0]", "seeds=[1]"], TINY, "--config: seeds is given twice"),
+        (["--config", "seeds=[0]", "--config", "study=a"], TINY, "the command line holds --config 2 times"),
+    ]
+    for arguments, config, said in given:
+        result = snakemake(checkout, "-n", *arguments, config=config)
+        assert result.returncode != 0
+        assert "Traceback" not in result.stdout
+        assert said in result.stdout
 
 
 def manifest_study(folder: Path, images: int = 30) -> pd.DataFrame:
