@@ -4,7 +4,8 @@
 # make test-cluster   the tests on a real SLURM, brought up on this Debian machine and taken down again; needs root
 # make lint   formatting, types and workflow checks
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
+# Relative, since make splits a path at its blanks.
+BIN := .venv/bin
 INSTALLED := .venv/.installed
 export PYTHONNOUSERSITE := 1
 

@@ -1,6 +1,7 @@
 # cxrscale: which resolution does each chest X-ray finding need? Reads config.yaml, includes the rules, names the targets.
 import json
 import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,10 @@ os.environ.update(
 )
 
 from cxrscale import config as study_config
-from cxrscale import plan, provenance
+from cxrscale import plan, provenance, settings_files
 from cxrscale.datasets import lookup, size, subgroups, synthetic
 from cxrscale.errors import StudyError
-from cxrscale.layout import Layout
+from cxrscale.layout import WEIGHTS_FOLDER, Layout
 from cxrscale.store import fingerprint
 
 
@@ -30,7 +31,12 @@ configfile: "config.yaml"
 
 
 try:
+    if os.pathsep in str(SOURCE):
+        raise StudyError(f"{workflow.basedir} cannot be on Python's path, for its {os.pathsep!r}; rename the folder.")
     provenance.require_checkout(workflow.snakefile)
+    if workflow.is_main_process:
+        given = workflow.config_settings
+        settings_files.check(workflow.configfiles, given.config_args or [], sys.argv)
     study = study_config.load(config)
     layout = Layout(study)
     label_options = {
@@ -53,6 +59,8 @@ try:
     # Whether the store is of these pictures: once a run, and not where that is what is asked for.
     if workflow.is_main_process and "check_sources" not in sys.argv:
         fingerprint.check_fingerprint(Path(layout.store), Path(study.dataset.root))
+    if workflow.is_main_process:
+        layout.check_weights_files()
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 

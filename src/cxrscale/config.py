@@ -1,42 +1,120 @@
 """The study's configuration: every key with its type, default and meaning. Imports no torch.
 
 The defaults are the paper's protocol on MIMIC-CXR-JPG (Haque et al. 2023, doi:10.1117/1.JMI.10.4.044503), controlled
-as docs/protocol.md says. Unknown keys are errors, so that a misspelt one cannot pass.
+as docs/protocol.md says. Unknown keys are errors, so that a misspelt one cannot pass; so are numbers that are not
+finite, lists that hold a value twice, and settings that contradict each other or can have no effect.
 """
 
 import difflib
 import importlib.util
+import os
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cxrscale.errors import StudyError
-from cxrscale.findings import CHEXPERT_FINDINGS
+from cxrscale.findings import CHEXPERT_FINDINGS, check_finding_name
+from cxrscale.layout import RESULTS, SHARED_FOLDERS
 from cxrscale.provenance import digest
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Pixels = Annotated[int, Field(ge=8, le=16_384)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+#: Smaller resolutions that are made from one reading of the base, unless the config names others.
+TOGETHER_PX = (1024, 512, 256)
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"is {str(value).lower()} (YAML reads yes, no, on and off so); expected a number")
+    return value
+
+
+def _spelling(value: Any) -> Any:
+    """What two spellings of one value have in common: texts differ neither by case nor by blanks around them."""
+    return unicodedata.normalize("NFC", value).strip().casefold() if isinstance(value, str) else value
+
+
+def _shown(item: Any) -> Any:
+    """What an item of a list is known by: its name where it has one."""
+    if not isinstance(item, BaseModel):
+        return item
+    return getattr(item, "name", None) or str(item.model_dump(exclude_none=True))
+
+
+def _distinct(values: Any) -> Any:
+    """A list, or a mapping by its keys, that holds no value twice, however it is spelled."""
+    seen: dict[Any, Any] = {}
+    for value in map(_shown, values):
+        key = _spelling(value)
+        if key in seen and seen[key] == value:
+            raise ValueError(f"holds {value!r} twice; remove one")
+        if key in seen:
+            raise ValueError(f"holds {seen[key]!r} and {value!r}, two spellings of one value; remove one")
+        seen[key] = value
+    return values
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError(f"is blank ({value!r}); write a text, or leave the key out")
+    if not value.isprintable():
+        raise ValueError(f"holds a character that cannot be printed: {value!r}; remove it")
+    return value
+
+
+def _trimmed(value: str) -> str:
+    if value != value.strip():
+        raise ValueError(f"{value!r} begins or ends with a blank; expected {value.strip()!r}")
+    return value
+
+
+def _finding(value: str) -> str:
+    if why := check_finding_name(value):
+        raise ValueError(why)
+    return value
+
+
+# Every number and every list of the config is made of these. A test holds it to that.
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+Real = Annotated[float, BeforeValidator(_no_truth_value)]
+Distinct = AfterValidator(_distinct)
+
+Fraction = Annotated[Real, Field(ge=0, le=1)]
+OpenFraction = Annotated[Real, Field(gt=0, lt=1)]
+Pixels = Annotated[Whole, Field(ge=8, le=16_384)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
+Seed = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Text = Annotated[str, AfterValidator(_text)]
+Column = Annotated[str, AfterValidator(_text), AfterValidator(_trimmed)]
+View = Annotated[str, AfterValidator(_trimmed)]
+Finding = Annotated[str, AfterValidator(_finding)]
+Confidence = Annotated[Real, Field(gt=0.5, lt=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # Infinite is what "1e400" and ".inf" would be, not a number is what compares with nothing.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Planted(Section):
     pattern: Literal["grating", "line", "heart", "effusion", "relation", "any", "none"]
-    wavelength: Annotated[float, Field(ge=0, le=1)] = 0.0
+    wavelength: Annotated[Real, Field(ge=0, le=1)] = 0.0
     contrast: Fraction = 0.0
     prevalence: OpenFraction = 0.35
-    includes: list[str] = []
+    includes: Annotated[list[Finding], Distinct] = []
 
     @model_validator(mode="after")
     def _any_is_of_others(self) -> Self:
@@ -44,17 +122,42 @@ class Planted(Section):
             raise ValueError("includes names the findings that the pattern 'any' is made of, and belongs to it alone")
         return self
 
+    @model_validator(mode="after")
+    def _something_is_drawn(self) -> Self:
+        stripes = self.pattern in ("grating", "line")
+        if stripes != (self.wavelength > 0):
+            raise ValueError(
+                f"wavelength is {self.wavelength:g} and the pattern is {self.pattern!r}; expected a wavelength above 0 "
+                "with grating and line, and none with the others"
+            )
+        drawn = stripes or self.pattern in ("effusion", "relation")
+        if drawn and self.contrast == 0:
+            raise ValueError(f"contrast is 0: the pattern {self.pattern!r} would not be seen; expected more than 0")
+        if self.pattern in ("any", "none") and self.contrast:
+            raise ValueError(f"contrast is {self.contrast:g}, but {self.pattern!r} draws nothing; remove it")
+        return self
+
 
 class Synthetic(Section):
-    patients: Annotated[int, Field(ge=2)]
+    patients: Annotated[Whole, Field(ge=2, le=1_000_000)]
     rows_px: Pixels
     columns_px: Pixels
     seed: Seed = 0
     uncertain: Fraction = 0.04
     unmentioned: Fraction = 0.6
-    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    label_noise: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    planted: dict[str, Planted]
+    correlation: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    label_noise: Annotated[Real, Field(ge=0, lt=0.5)] = 0.0
+    planted: Annotated[dict[Finding, Planted], Field(min_length=1), Distinct]
+
+    @field_validator("planted")
+    @classmethod
+    def _findings_are_drawn(cls, planted: dict[str, Planted]) -> dict[str, Planted]:
+        for finding, how in planted.items():
+            _one_of("holds", finding, CHEXPERT_FINDINGS)
+            drawn = [f for f, other in planted.items() if other.pattern != "any"]
+            for part in how.includes:
+                _one_of(f"{finding}.includes holds", part, drawn)
+        return planted
 
     def given(self) -> dict[str, Any]:
         """What the data set depends on; options at their default are left out, so that a later one changes nothing."""
@@ -68,11 +171,27 @@ class Synthetic(Section):
 class Dataset(Section):
     name: Name = "mimic-cxr-jpg"
     format: Literal["mimic-cxr-jpg", "manifest"] = "mimic-cxr-jpg"
-    root: str = "data/mimic-cxr-jpg"
-    manifest: str = "manifest.csv"
-    views: list[str] | None = None
+    root: Text = "data/mimic-cxr-jpg"
+    manifest: Text = "manifest.csv"
+    views: Annotated[list[View], Distinct] | None = None
     ids: Literal["one_spelling", "exact"] = "one_spelling"
     synthetic: Synthetic | None = None
+
+    @field_validator("views")
+    @classmethod
+    def _some_views(cls, views: list[str] | None) -> list[str] | None:
+        if views is not None and not views:
+            raise ValueError("is empty, so no image would be used; expected the views to use, or null for all")
+        return views
+
+    @model_validator(mode="after")
+    def _manifest_is_read(self) -> Self:
+        if self.format != "manifest" and self.manifest != Dataset.model_fields["manifest"].default:
+            raise ValueError(
+                f"dataset.manifest is {self.manifest!r}, but nothing reads it with dataset.format {self.format}; "
+                "set dataset.format to manifest, or remove dataset.manifest"
+            )
+        return self
 
     @model_validator(mode="after")
     def _synthetic_is_mimic(self) -> Self:
@@ -85,6 +204,12 @@ class PolicyOverride(Section):
     uncertain: Literal["zeros", "ones", "ignore"] | None = None
     missing: Literal["negative", "ignore"] | None = None
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.uncertain is None and self.missing is None:
+            raise ValueError("says nothing; give uncertain or missing, or remove the finding from labels.per_finding")
+        return self
+
 
 class Labels(Section):
     source: Literal["chexpert", "negbio"] = "chexpert"
@@ -92,17 +217,17 @@ class Labels(Section):
     unread: Literal["ignore", "keep"] = "ignore"
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     missing: Literal["negative", "ignore"] = "negative"
-    per_finding: dict[str, PolicyOverride] = {}
+    per_finding: Annotated[dict[Finding, PolicyOverride], Distinct] = {}
 
 
 class Split(Section):
     method: Literal["kfold", "official"] = "kfold"
-    folds: Annotated[int, Field(ge=2)] = 10
-    use_folds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    folds: Annotated[Whole, Field(ge=2, le=1000)] = 10
+    use_folds: Annotated[list[Annotated[Whole, Field(ge=0)]], Field(min_length=1), Distinct] = [0]
     order: Literal["file", "shuffled"] = "file"
     seed: Seed = 0
     validate_fraction: OpenFraction = 0.1
-    combine_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    combine_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.1
     most_sharing_patients: Annotated[int, Field(ge=0)] = 10
 
     @model_validator(mode="after")
@@ -119,9 +244,9 @@ class Store(Section):
     base_resolution_px: Pixels = 2048
     geometry: Literal["stretch", "pad"] = "stretch"
     filter: Literal["area", "bilinear", "bicubic", "lanczos", "dct"] = "bilinear"
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | Literal["lossless"] = 95
-    shards: Annotated[int, Field(ge=1, le=99_999)] = 256
-    together_px: list[Pixels] = [1024, 512, 256]
+    jpeg_quality: Annotated[Whole, Field(ge=1, le=100)] | Literal["lossless"] = 95
+    shards: Annotated[Whole, Field(ge=1, le=99_999)] = 256
+    together_px: Annotated[list[Pixels], Distinct] | None = None
     upscale: Literal["allow", "exclude"] = "allow"
     max_unreadable_fraction: Fraction = 0.001
 
@@ -131,6 +256,15 @@ class Store(Section):
             raise ValueError("filter dct decodes JPEG in part: choose another filter for a lossless store")
         return self
 
+    @model_validator(mode="after")
+    def _together_is_below_the_base(self) -> Self:
+        if wrong := [r for r in self.together_px or [] if r >= self.base_resolution_px]:
+            raise ValueError(
+                f"store.together_px holds {wrong[0]}, but only resolutions below store.base_resolution_px "
+                f"{self.base_resolution_px} are made from the base; remove it, or set together_px to null"
+            )
+        return self
+
 
 class TimmTag(Section):
     timm_tag: Name
@@ -138,12 +272,12 @@ class TimmTag(Section):
 
 
 class LocalWeights(Section):
-    file: str
+    file: Text
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
 class Model(Section):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_]+$")]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_]+$", max_length=100)]
     weights: TimmTag | LocalWeights | None = None
 
 
@@ -155,21 +289,21 @@ class LearnerSettings(Section):
     normalisation: Literal["groups", "frozen", "synchronised", "per_micro_batch"] = "groups"
     norm_group_images: Count = 8
     optimiser: Literal["adam", "adamw"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    learning_rate: Annotated[Real, Field(ge=1e-9, le=10)] = 5e-4
+    weight_decay: Annotated[Real, Field(ge=0, le=10)] = 0.0
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[Real, Field(ge=0)] = 0.0
     plateau_epochs: Count = 3
     plateau_factor: OpenFraction = 0.1
     early_stopping_epochs: Count | None = None
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_norm: Annotated[Real, Field(ge=1e-6, le=1e6)] | None = None
     average_decay: OpenFraction | None = None
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     positive_weights: Literal["none", "balanced"] = "none"
     flip_probability: Fraction = 0.5
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    rotation_degrees: Annotated[Real, Field(ge=0, le=180)] = 15.0
     mean: Fraction = 0.449
-    standard_deviation: Annotated[float, Field(gt=0)] = 0.226
+    standard_deviation: Annotated[Real, Field(ge=1e-3, le=10)] = 0.226
     precision: Literal["bfloat16", "float32"] = "bfloat16"
 
     @model_validator(mode="after")
@@ -180,82 +314,172 @@ class LearnerSettings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _everything_can_happen(self) -> Self:
+        """What waits for epochs must be able to happen before the last one, else it is without effect."""
+        most = self.epochs - 2  # so old is the best epoch, at most, when there is an epoch left
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs:g}) leaves nothing of epochs ({self.epochs}); expected less"
+            )
+        if self.early_stopping_epochs is not None and self.early_stopping_epochs > most:
+            raise ValueError(
+                f"early_stopping_epochs ({self.early_stopping_epochs}) can stop nothing in {self.epochs} epochs; "
+                f"expected at most epochs - 2 ({most}), or null"
+            )
+        if self.schedule == "plateau" and self.plateau_epochs > most:
+            raise ValueError(
+                f"plateau_epochs ({self.plateau_epochs}) can lower no learning rate in {self.epochs} epochs; expected "
+                f"at most epochs - 2 ({most}), or another schedule than plateau"
+            )
+        stop = self.early_stopping_epochs
+        if self.schedule == "plateau" and stop is not None and stop <= self.plateau_epochs:
+            raise ValueError(
+                f"early_stopping_epochs ({stop}) stops before plateau_epochs "
+                f"({self.plateau_epochs}) can lower the learning rate; expected more than plateau_epochs"
+            )
+        return self
+
 
 class TrainingOverride(Section):
     model: str | None = None
     resolution_px: Pixels | None = None
     settings: dict[str, Any]
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.model is None and self.resolution_px is None:
+            raise ValueError("names neither model nor resolution_px; what holds for every learner goes into training")
+        if not self.settings:
+            raise ValueError("settings is empty; give the settings that differ, or remove the override")
+        for key in self.settings:
+            if key not in LearnerSettings.model_fields:
+                choices = ", ".join(LearnerSettings.model_fields)
+                raise ValueError(
+                    f"settings: {key!r} is no setting of a learner{_nearest(key, LearnerSettings.model_fields)}; "
+                    f"expected one of {choices}"
+                )
+        return self
+
+    def names(self, model: str, resolution_px: int) -> bool:
+        return self.model in (None, model) and self.resolution_px in (None, int(resolution_px))
+
+    def described(self) -> str:
+        """Whom it names, for messages."""
+        return " at ".join(
+            filter(None, [self.model or "every model", f"{self.resolution_px} px" if self.resolution_px else None])
+        )
+
+
+#: Settings that count with one value of another alone: (setting, other setting, its value).
+DORMANT = (
+    ("norm_group_images", "normalisation", "groups"),
+    ("plateau_epochs", "schedule", "plateau"),
+    ("plateau_factor", "schedule", "plateau"),
+)
+
 
 class Training(LearnerSettings):
-    overrides: list[TrainingOverride] = []
+    overrides: Annotated[list[TrainingOverride], Distinct] = []
     gpus: Count = 1
     nodes: Count = 1
     micro_batch_images: Count | Literal["auto"] = "auto"
     recompute: bool | Literal["auto"] = "auto"
     compile: bool = False
     channels_last: bool | Literal["auto"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 4
+    workers: Annotated[Whole, Field(ge=0, le=1000)] = 4
     checkpoint_s: Count = 600
-    stage_dir: str | None = None
+    stage_dir: Text | None = None
 
-    @model_validator(mode="after")
-    def _overrides_are_settings(self) -> Self:
-        for override in self.overrides:
-            self._with(override)
-        return self
+    @field_validator("stage_dir")
+    @classmethod
+    def _is_a_folder(cls, folder: str | None) -> str | None:
+        if folder is not None and folder.casefold() == "none":
+            raise ValueError(f"is the text {folder!r}; write null for no folder, or ./{folder} for one of that name")
+        return folder
 
-    @model_validator(mode="after")
-    def _micro_batch_is_known(self) -> Self:
-        kinds = {self.normalisation, *(o.settings.get("normalisation") for o in self.overrides)}
-        if "per_micro_batch" in kinds and self.micro_batch_images == "auto":
-            raise ValueError("normalisation per_micro_batch makes micro_batch_images a setting: give a number")
-        return self
+    def settings_of(self, model: str, resolution_px: int) -> LearnerSettings:
+        """A learner's settings: the overrides that name it laid over the others in order.
 
-    def _with(self, *overrides: TrainingOverride) -> LearnerSettings:
+        Raises ValueError that names the learner if it could not be trained with them.
+        """
+        return self._with(self.overrides, model, resolution_px)
+
+    def _with(self, overrides: Iterable[TrainingOverride], model: str, resolution_px: int) -> LearnerSettings:
         values = self.model_dump(include=set(LearnerSettings.model_fields))
         for override in overrides:
-            if unknown := [key for key in override.settings if key not in values]:
-                choices = ", ".join(values)
-                raise ValueError(
-                    f"overrides: {unknown[0]!r} is no setting of a learner{_nearest(unknown[0], values)}; "
-                    f"expected one of {choices}"
-                )
-            values |= override.settings
-        return LearnerSettings.model_validate(values)
+            if override.names(model, resolution_px):
+                values |= override.settings
+        try:
+            return LearnerSettings.model_validate(values)
+        except ValidationError as error:
+            wrong = "; ".join(line.strip() for line in _explain(error))
+            raise ValueError(f"training.overrides: with them {model} at {resolution_px} px has {wrong}") from None
+
+    def _has(self, overrides: Iterable[TrainingOverride], model: str, resolution_px: int) -> LearnerSettings | None:
+        """As `_with`; None where the learner could not be trained."""
+        try:
+            return self._with(overrides, model, resolution_px)
+        except ValueError:
+            return None
 
     def of_learner(self, model: str, resolution_px: int) -> dict[str, Any]:
-        """What the weights of a learner depend on: the settings, the overrides that name it laid over them in order,
-        and micro_batch_images where it counts as one.
+        """What the weights of a learner depend on: its settings, and micro_batch_images where it counts as one.
 
         Those at their default are left out, so that a setting that is added later changes no learner that exists;
         `training.TrainingSettings` has the same defaults.
         """
-        named = [
-            o for o in self.overrides if o.model in (None, model) and o.resolution_px in (None, int(resolution_px))
-        ]
-        settings = self._with(*named)
+        settings = self.settings_of(model, resolution_px)
         given = settings.model_dump(mode="json", exclude_defaults=True)
         if settings.normalisation == "per_micro_batch":
             given["micro_batch_images"] = self.micro_batch_images
         return given
 
+    def check_learners(self, learners: Iterable[tuple[str, int]]) -> None:
+        """Raise ValueError if a (model, resolution) cannot be trained, or if an override changes none of them."""
+        learners = list(learners)
+        settings = [self.settings_of(*learner) for learner in learners]
+        for learner, has in zip(learners, settings, strict=True):
+            if has.normalisation == "per_micro_batch" and self.micro_batch_images == "auto":
+                raise ValueError(
+                    f"training: normalisation per_micro_batch, of {learner[0]} at {learner[1]} px, makes "
+                    "micro_batch_images a setting: give a number"
+                )
+        for place, override in enumerate(self.overrides):
+            where = f"training.overrides.{place} ({override.described()})"
+            others = [o for i, o in enumerate(self.overrides) if i != place]
+            if all(self._has(others, *x) == has for x, has in zip(learners, settings, strict=True)):
+                raise ValueError(
+                    f"{where} changes nothing: its learners have these values without it, or a later override hides "
+                    "them; remove it, or correct its settings"
+                )
+            named = [has for x, has in zip(learners, settings, strict=True) if override.names(*x)]
+            for key, other, value in DORMANT:
+                if key in override.settings and all(getattr(has, other) != value for has in named):
+                    raise ValueError(
+                        f"{where} sets {key}, which counts with {other} {value} alone; its learners have "
+                        f"{getattr(named[0], other)}. Remove {key}, or set {other} too"
+                    )
+
 
 class Evaluation(Section):
-    replicates: Annotated[int, Field(ge=100)] = 2000
+    replicates: Annotated[Whole, Field(ge=100, le=1_000_000)] = 2000
     confidence: Confidence = 0.95
     seed: Seed = 0
-    calibration_bins: Annotated[int, Field(ge=2)] = 15
+    calibration_bins: Annotated[Whole, Field(ge=2, le=10_000)] = 15
     specificity: OpenFraction = 0.9
-    groups: list[str] = ["view"]
-    subgroups: str | None = None
+    groups: Annotated[list[Column], Distinct] = ["view"]
+    subgroups: Text | None = None
 
     @model_validator(mode="after")
     def _groups_have_a_source(self) -> Self:
-        if len(set(self.groups)) < len(self.groups):
-            raise ValueError("groups holds a column twice")
-        if self.subgroups is None and (other := [c for c in self.groups if c != "view"]):
+        other = [c for c in self.groups if c != "view"]
+        if self.subgroups is None and other:
             raise ValueError(f"groups holds {other[0]!r}; without a file in subgroups, expected view alone")
+        if self.subgroups is not None and not other:
+            raise ValueError(
+                f"subgroups is {self.subgroups!r}, but groups names no column of it; add its columns, or set it to null"
+            )
         return self
 
 
@@ -268,8 +492,8 @@ class Comparison(Section):
 
 
 class Stacking(Section):
-    tolerance: Annotated[float, Field(gt=0)] = 1e-8
-    weight_replicates: Annotated[int, Field(ge=100)] = 200
+    tolerance: Annotated[Real, Field(ge=1e-12, le=1e-2)] = 1e-8
+    weight_replicates: Annotated[Whole, Field(ge=100, le=1_000_000)] = 200
 
 
 class Erf(Section):
@@ -279,9 +503,9 @@ class Erf(Section):
 class Cam(Section):
     images_per_finding: Count = 2
     method: Literal["auto", "gradcam", "gradcam++", "layercam"] = "auto"
-    boxes: str | None = None
+    boxes: Text | None = None
     localisation_images: Count = 500
-    box_sizes: Annotated[list[OpenFraction], Field(min_length=2, max_length=2)] = [0.02, 0.1]
+    box_sizes: Annotated[list[OpenFraction], Field(min_length=2, max_length=2), Distinct] = [0.02, 0.1]
 
     @field_validator("box_sizes")
     @classmethod
@@ -292,9 +516,16 @@ class Cam(Section):
 
 
 class Report(Section):
-    title: str = "Effect of image resolution on automated classification of chest X-rays"
-    findings: list[str] | None = None
+    title: Text = "Effect of image resolution on automated classification of chest X-rays"
+    findings: Annotated[list[Finding], Distinct] | None = None
     patient_pictures: bool = False
+
+    @field_validator("findings")
+    @classmethod
+    def _some_findings(cls, findings: list[str] | None) -> list[str] | None:
+        if findings is not None and not findings:
+            raise ValueError("is empty, so nothing would be shown; expected findings of the study, or null for all")
+        return findings
 
 
 class StudyConfig(Section):
@@ -303,16 +534,16 @@ class StudyConfig(Section):
     study: Name = "mimic-resolution"
     accelerator: Literal["cuda", "cpu"] = "cuda"
     dataset: Dataset = Dataset()
-    findings: Annotated[list[str], Field(min_length=1)] | None = list(CHEXPERT_FINDINGS)
+    findings: Annotated[list[Finding], Field(min_length=1), Distinct] | None = list(CHEXPERT_FINDINGS)
     labels: Labels = Labels()
     split: Split = Split()
     store: Store = Store()
-    resolutions_px: Annotated[list[Pixels], Field(min_length=1)] = [2048, 1024, 512, 256]
-    models: Annotated[list[Model], Field(min_length=1)] = [
+    resolutions_px: Annotated[list[Pixels], Field(min_length=1), Distinct] = [2048, 1024, 512, 256]
+    models: Annotated[list[Model], Field(min_length=1), Distinct] = [
         Model(name="densenet121", weights=TimmTag(timm_tag="tv_in1k")),
         Model(name="efficientnet_b4", weights=TimmTag(timm_tag="ra2_in1k")),
     ]
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1), Distinct] = [0]
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     comparison: Comparison = Comparison()
@@ -321,12 +552,15 @@ class StudyConfig(Section):
     cam: Cam = Cam()
     report: Report = Report()
 
-    @field_validator("resolutions_px", "seeds", "findings")
+    @field_validator("study")
     @classmethod
-    def _no_repeats(cls, values: list[Any] | None) -> list[Any] | None:
-        if values is not None and len(set(values)) < len(values):
-            raise ValueError("holds a value twice")
-        return values
+    def _folder_is_its_own(cls, study: str) -> str:
+        if study.casefold() in SHARED_FOLDERS:
+            raise ValueError(
+                f"is {study!r}, but {RESULTS}/{study.casefold()} is shared by all studies; choose another name than "
+                f"{', '.join(SHARED_FOLDERS)}"
+            )
+        return study
 
     @model_validator(mode="after")
     def _boxes_are_one_table(self) -> Self:
@@ -349,23 +583,101 @@ class StudyConfig(Section):
             raise ValueError(
                 f"comparison.reference_px is {reference}; expected one of resolutions_px {self.resolutions_px}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _findings_are_named(self) -> Self:
+        of_mimic = self.dataset.format == "mimic-cxr-jpg"
+        if self.findings is not None and of_mimic:
+            for finding in self.findings:
+                _one_of("findings holds", finding, CHEXPERT_FINDINGS)
+        choices = self.findings if self.findings is not None else CHEXPERT_FINDINGS if of_mimic else None
+        if choices is not None:
+            for key, named in (
+                ("labels.per_finding", self.labels.per_finding),
+                ("report.findings", self.report.findings),
+            ):
+                for finding in named or []:
+                    _one_of(f"{key} holds", finding, choices)
+        return self
+
+    @model_validator(mode="after")
+    def _labels_exist(self) -> Self:
+        labels, made = self.labels, self.dataset.synthetic is not None
+        if self.dataset.format != "mimic-cxr-jpg":
+            for key, value, only in (
+                ("source", labels.source, "chexpert"),
+                ("test_source", labels.test_source, "same"),
+            ):
+                if value != only:
+                    raise ValueError(
+                        f"labels.{key} is {value}, which is a file of MIMIC-CXR-JPG; with dataset.format "
+                        f"{self.dataset.format} remove labels.{key}"
+                    )
+        if labels.test_source == "radiologist" and made:
+            raise ValueError(
+                "labels.test_source is radiologist, but dataset.synthetic makes no labels of his; set it to same"
+            )
+        if labels.test_source == "radiologist" and self.split.method != "official":
+            raise ValueError(
+                f"labels.test_source is radiologist, but split.method is {self.split.method}: the studies that he read "
+                "are those of the official test split and would lie in all splits. Set split.method to official, or "
+                "labels.test_source to same"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _data_lie_apart(self) -> Self:
+        root = Path(os.path.abspath(self.dataset.root))  # noqa: PTH100 (resolve would follow links)
+        for name in (self.study, *SHARED_FOLDERS[:-1]):
+            folder = Path(os.path.abspath(RESULTS)) / name  # noqa: PTH100
+            if root.is_relative_to(folder):
+                raise ValueError(
+                    f"dataset.root is {self.dataset.root}, inside {RESULTS}/{name}, where results go; "
+                    f"put the data elsewhere, below {RESULTS}/{SHARED_FOLDERS[-1]} if they are made here"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_name_learners(self) -> Self:
         names = [m.name for m in self.models]
-        if len(set(names)) < len(names):
-            raise ValueError("models holds a name twice")
-        if self.findings is not None:
-            known = CHEXPERT_FINDINGS if self.dataset.format == "mimic-cxr-jpg" else self.findings
-            lists = {
-                "findings": self.findings,
-                "labels.per_finding": list(self.labels.per_finding),
-                "report.findings": self.report.findings or [],
-            }
-            for key, values in lists.items():
-                choices = known if key == "findings" else self.findings
-                for value in values:
-                    if value not in choices:
-                        raise ValueError(
-                            f"{key} holds {value!r}{_nearest(value, choices)}; expected one of {list(choices)}"
-                        )
+        for place, override in enumerate(self.training.overrides):
+            if override.model is not None:
+                _one_of(f"training.overrides.{place}.model is", override.model, names, "models")
+            if override.resolution_px is not None:
+                _one_of(
+                    f"training.overrides.{place}.resolution_px is", override.resolution_px, self.resolutions_px,
+                    "resolutions_px",
+                )  # fmt: skip
+        self.training.check_learners((name, r) for name in names for r in self.resolutions_px)
+        return self
+
+    @model_validator(mode="after")
+    def _intervals_can_be_told(self) -> Self:
+        evaluation = self.evaluation
+        pairs = (
+            ("evaluation.replicates", evaluation.replicates, "evaluation.confidence", evaluation.confidence),
+            ("evaluation.replicates", evaluation.replicates, "comparison.joint_confidence",
+             self.comparison.joint_confidence),
+            ("stacking.weight_replicates", self.stacking.weight_replicates, "evaluation.confidence",
+             evaluation.confidence),
+        )  # fmt: skip
+        for key, replicates, other, confidence in pairs:
+            if replicates * (1 - confidence) < 1 - 1e-9:
+                raise ValueError(
+                    f"{key} is {replicates}: too few for {other} {confidence:g}, whose ends would lie beyond all of "
+                    f"them; expected at least {1 / (1 - confidence):.0f}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _native_sizes_leave_some_out(self) -> Self:
+        least = self.comparison.native_at_least_px
+        if self.store.upscale == "exclude" and least is not None and least <= max(self.resolutions_px):
+            raise ValueError(
+                f"comparison.native_at_least_px is {least}, but with store.upscale exclude all images are at least "
+                f"{max(self.resolutions_px)} px already; set it to null, or to more"
+            )
         return self
 
     @property
@@ -375,7 +687,8 @@ class StudyConfig(Section):
 
     def together_px(self) -> list[int]:
         """Smaller resolutions that are made from one reading of the base; the others are made alone."""
-        return [r for r in self.store.together_px if r < self.store.base_resolution_px]
+        named = self.store.together_px
+        return [r for r in (TOGETHER_PX if named is None else named) if r < self.store.base_resolution_px]
 
     def store_settings(self) -> dict[str, Any]:
         """What the pixels of the store depend on, and which images it holds."""
@@ -406,9 +719,17 @@ def timm_model_names() -> frozenset[str]:
     return frozenset(name for file in files for name in entry.findall(file.read_text(encoding="utf-8")))
 
 
-def _nearest(word: str, choices: Any) -> str:
-    near = difflib.get_close_matches(word, [str(c) for c in choices], n=1)
+def _nearest(word: Any, choices: Iterable[Any]) -> str:
+    near = difflib.get_close_matches(str(word), [str(c) for c in choices], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _one_of(found: str, value: Any, choices: Iterable[Any], key: str = "") -> None:
+    """Raise ValueError if a value is none of the choices. found: words before the value; key: where choices stand."""
+    choices = list(choices)
+    if value not in choices:
+        named = f"{key} {choices}" if key else str(choices)
+        raise ValueError(f"{found} {value!r}{_nearest(value, choices)}; expected one of {named}")
 
 
 def load(raw: Mapping[str, Any]) -> StudyConfig:
@@ -443,8 +764,9 @@ def _with_nulls(value: Any) -> Any:
 def _explain(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
-        where = [str(part) for part in problem["loc"]]
-        key = ".".join(where) or "(whole)"
+        # Pydantic names the members of a union by the functions that check them, and says that a key is wrong.
+        where = [p for p in map(str, problem["loc"]) if not p.startswith("function-") and p != "[key]"]
+        key = ".".join(where)
         if problem["type"] == "extra_forbidden":
             choices = _keys_at(where[:-1])
             expected = f"; expected one of {', '.join(choices)}" if choices else ""
@@ -452,7 +774,7 @@ def _explain(error: ValidationError) -> list[str]:
         else:
             message = problem["msg"].removeprefix("Value error, ")
             got = "" if problem["type"] in ("value_error", "missing") else f" (got {problem['input']!r})"
-            lines.append(f"  {key}: {message}{got}")
+            lines.append(f"  {key}: {message}{got}" if key else f"  {message}{got}")
     return lines
 
 

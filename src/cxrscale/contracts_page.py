@@ -22,7 +22,7 @@ TABLES = {
     "results/stores/<store>/images.parquet": IMAGES,
     "<dataset.root>/<cam.boxes>": BOXES,
     "results/<study>/labels.parquet": LABELS,
-    "results/<study>/targets/fold<k>.parquet, and targets/drawn/ before patients who share pictures are joined": TARGETS,
+    "results/<study>/targets/fold<k>.parquet; in drawn/ as the csv files alone give them": TARGETS,
     "results/<study>/notes/*.csv, results/stores/<store>/notes.csv": NOTES,
     "results/stores/<store>/fingerprint.csv": FINGERPRINT,
     "results/stores/<store>/base/shared.csv": SHARED,

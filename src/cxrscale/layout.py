@@ -1,12 +1,22 @@
 """Where each result lies. Paths are relative to the working directory, so that a moved project stays up to date."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cxrscale.config import StudyConfig
+from cxrscale.errors import StudyError
+from cxrscale.provenance import digest
+
+if TYPE_CHECKING:
+    from cxrscale.config import StudyConfig
 
 RESULTS = "results"
+STORES, WEIGHTS, DATA = "stores", "weights", "data"
+#: Directly below RESULTS beside the studies' own folders: image stores, initial weights, and data sets that are made
+#: here (by convention: config/demo.yaml). No study may have such a name.
+SHARED_FOLDERS = (STORES, WEIGHTS, DATA)
+WEIGHTS_FOLDER = f"{RESULTS}/{WEIGHTS}"
 
 
 @dataclass(frozen=True)
@@ -22,10 +32,10 @@ class Learner:
 class Layout:
     """Paths of one study. Methods that take wildcards return patterns with the names given, as {shard}."""
 
-    def __init__(self, study: StudyConfig) -> None:
+    def __init__(self, study: "StudyConfig") -> None:
         self.study = study
         self.folder = f"{RESULTS}/{study.study}"
-        self.store = f"{RESULTS}/stores/{study.store_name()}"
+        self.store = f"{RESULTS}/{STORES}/{study.store_name()}"
         self.images = f"{self.store}/images.parquet"
         self.fingerprint = f"{self.store}/fingerprint.csv"
         self.shared = f"{self.store}/base/shared.csv"
@@ -91,9 +101,41 @@ class Layout:
         found = next(m for m in self.study.models if m.name == model)
         if found.weights is None:
             return None
-        name = getattr(found.weights, "timm_tag", None) or f"local-{Path(found.weights.file).stem}"  # type: ignore[union-attr]
-        return f"{RESULTS}/weights/{model}.{name}.safetensors"
+        name = getattr(found.weights, "timm_tag", None) or f"local-{file_label(found.weights.file)}"  # type: ignore[union-attr]
+        return f"{WEIGHTS_FOLDER}/{model}.{name}.safetensors"
+
+    def check_weights_files(self) -> None:
+        """Raise StudyError if a file of initial weights that the config names does not exist.
+
+        It may be gone if its copy was made and is, by the SHA-256 recorded then, what the config's sha256 names. The
+        copy's name alone does not tell: a file of the same name in another folder has the same.
+        """
+        for model in self.study.models:
+            file: str | None = getattr(model.weights, "file", None)
+            if model.weights is None or file is None or Path(file).is_file():
+                continue
+            copy = Path(str(self.weights(model.name)))
+            record = copy.with_name(f"{copy.name}.sha256")
+            recorded = record.read_text(encoding="utf-8").split() if copy.is_file() and record.is_file() else []
+            if recorded and recorded[0] == model.weights.sha256:
+                continue
+            instead = f"; or, if {copy} shall stand for it, give sha256: {recorded[0]}" if recorded else ""
+            raise StudyError(
+                f"models: {model.name}.weights.file is {file}, and there is no such file. Expected a .safetensors, "
+                f".pth or .bin file, absolute or relative to {Path.cwd()} (~ and variables are not replaced). Bring it "
+                f"there, or correct the path{instead}."
+            )
 
     def source_path(self, name: str) -> str:
         """A file of the data set."""
         return str(Path(self.study.dataset.root) / name)
+
+
+def file_label(path: str) -> str:
+    """The name of a file without its suffix, of letters, digits and _.- alone, for the name of a result.
+
+    Where something had to be replaced, a digest of the path as it was given keeps two files apart.
+    """
+    stem = Path(path).stem
+    label = re.sub(r"[^A-Za-z0-9_.-]+", "_", stem)[:100]
+    return label if label == stem else f"{label}-{digest(path)[:8]}"

@@ -72,4 +72,6 @@ def test_every_name_of_a_row_that_is_no_finding_is_reserved():
 
 
 def test_known_findings_and_those_of_other_languages_may_be_named():
-    assert [check_finding_name(name) for name in (*CHEXPERT_FINDINGS, "COVID-19", "Viewing", "Пневмония")] == [None] * 17
+    assert [check_finding_name(name) for name in (*CHEXPERT_FINDINGS, "COVID-19", "Viewing", "Пневмония")] == [
+        None
+    ] * 17

@@ -1,7 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from cxrscale.config import load
-from cxrscale.layout import Layout, Learner
+from cxrscale.errors import StudyError
+from cxrscale.layout import Layout, Learner, file_label
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -48,3 +54,45 @@ def test_weights_say_where_they_came_from(layout):
     assert layout.weights("test_resnet") is None
     assert layout.weights("densenet121") == "results/weights/densenet121.tv_in1k.safetensors"
     assert layout.weights("test_vit") == "results/weights/test_vit.local-mae.safetensors"
+
+
+@pytest.mark.parametrize(
+    "path", ["a/my weights.pth", "b/my weights.pth", "a/my_weights.pth", "a/Gewichte (\u00e4).bin", "/a/{x}.pth"]
+)
+def test_the_name_of_a_copy_of_weights_fits_the_rule_that_makes_it(path):
+    rule = re.search(r'file=r"(.+)"', (ROOT / "workflow/rules/train.smk").read_text())[1]
+    copy = Layout(load({"models": [{"name": "test_vit", "weights": {"file": path}}]})).weights("test_vit")
+    assert re.fullmatch(f"results/weights/{rule}", copy)
+
+
+def test_two_files_of_weights_share_no_name():
+    paths = ["a/my weights.pth", "b/my weights.pth", "a/my_weights.pth", "a/my-weights.pth", "a/my  weights.pth"]
+    paths += ["a/" + "w" * 200, "a/" + "w" * 199]
+    assert len({file_label(path) for path in paths}) == len(paths)
+    assert file_label("/somewhere/mae-1.2_x.pth") == "mae-1.2_x"
+
+
+def test_a_file_of_weights_that_is_gone_may_be_stood_for_by_a_copy_that_is_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def layout_of(**more):
+        return Layout(load({"models": [{"name": "test_vit", "weights": {"file": "a/w.pth", **more}}]}))
+
+    expected = "models: test_vit.weights.file is a/w.pth, and there is no such file"
+    with pytest.raises(StudyError, match=expected):
+        layout_of().check_weights_files()
+    (tmp_path / "results/weights").mkdir(parents=True)
+    copy = tmp_path / layout_of().weights("test_vit")
+    copy.write_bytes(b"weights")
+    copy.with_name(f"{copy.name}.sha256").write_text(f"{'a' * 64}  {copy.name}\n")
+    with pytest.raises(StudyError, match=f"{expected}.*give sha256: {'a' * 64}"):
+        layout_of().check_weights_files()
+    with pytest.raises(StudyError, match=expected):
+        layout_of(sha256="b" * 64).check_weights_files()
+    layout_of(sha256="a" * 64).check_weights_files()
+    (tmp_path / "a/w.pth").mkdir(parents=True)
+    with pytest.raises(StudyError, match=expected):
+        layout_of().check_weights_files()
+    (tmp_path / "a/w.pth").rmdir()
+    (tmp_path / "a/w.pth").touch()
+    layout_of().check_weights_files()

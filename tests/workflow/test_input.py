@@ -1,6 +1,7 @@
 """What users get wrong: one clear message before hours are lost, and what exists stays as it is."""
 
 import gzip
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from cxrscale.findings import CHEXPERT_FINDINGS
 
-from .conftest import copy_checkout, planned, snakemake
+from .conftest import TINY, copy_checkout, give_weights, planned, snakemake
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,7 @@ def test_default_config_plans_labels_and_stops_only_at_images(checkout: Path) ->
         ("dataset={synthetic: null, root: tests}", ["mimic-cxr-2.0.0-metadata.csv.gz", "tests"]),
         ("split={use_folds: [3]}", ["use_folds", "0 to 2"]),
         ("seeds=[1, 1]", ["seeds", "twice"]),
+        ("training={epochs: 1, epochs: 2}", ["--config: training.epochs stands twice", "Remove one"]),
     ],
 )
 def test_wrong_config_stops_before_any_job(checkout: Path, override: str, expected: list[str]) -> None:
@@ -75,6 +77,21 @@ def test_wrong_config_stops_before_any_job(checkout: Path, override: str, expect
     assert result.returncode != 0
     assert "Traceback" not in result.stdout
     assert all(text in result.stdout for text in expected), result.stdout
+
+
+def test_what_stands_twice_stops_before_any_job(checkout: Path, tmp_path: Path) -> None:
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("labels: {uncertain: ones}\nseeds: [0]\nlabels: {missing: ignore}\n")
+    given = [
+        ([], str(twice), f"{twice}: labels stands twice, in lines 1 and 3"),
+        (["--config", "seeds=[0]", "seeds=[1]"], TINY, "--config: seeds is given twice"),
+        (["--config", "seeds=[0]", "--config", "study=a"], TINY, "the command line holds --config 2 times"),
+    ]
+    for arguments, config, said in given:
+        result = snakemake(checkout, "-n", *arguments, config=config)
+        assert result.returncode != 0
+        assert "Traceback" not in result.stdout
+        assert said in result.stdout
 
 
 def manifest_study(folder: Path, images: int = 30) -> pd.DataFrame:
@@ -189,6 +206,32 @@ def test_truncated_csv_is_named(checkout: Path, tmp_path: Path) -> None:
     result = snakemake(checkout, "targets", "--config", f"dataset={{root: {root}}}", "study=cut", config=None)
     assert result.returncode != 0
     assert "metadata.csv.gz: cannot be read as csv" in result.stdout
+
+
+def test_blanks_in_the_names_of_folders_and_files_do_no_harm(tmp_path: Path) -> None:
+    folder = copy_checkout(tmp_path / "my study & (co); #1")
+    give_weights(folder)
+    (folder / "data/test_resnet.safetensors").rename(folder / "data/test resnet.safetensors")
+    config = (folder / TINY).read_text().replace("data/test_resnet", "data/test resnet")
+    (folder / "my tiny.yaml").write_text(config)
+    learner = "results/tiny/learners/test_resnet/32px/fold0-seed0"
+    result = snakemake(folder, f"{learner}/weights.safetensors", config="my tiny.yaml")
+    assert result.returncode == 0, result.stdout
+    assert (folder / learner / "weights.safetensors").is_file()
+    (copy,) = (folder / "results/weights").glob("*.safetensors")
+    assert copy.read_bytes() == (folder / "data/test resnet.safetensors").read_bytes()
+    assert planned(folder, f"{learner}/weights.safetensors", config="my tiny.yaml") == {}
+
+    # Without the file, the copy stands for it once its SHA-256 is given, and for no other file of that name.
+    (folder / "data/test resnet.safetensors").unlink()
+    gone = snakemake(folder, "-n", config="my tiny.yaml")
+    assert gone.returncode != 0
+    assert "test_resnet.weights.file is data/test resnet.safetensors, and there is no such file" in gone.stdout
+    assert "Traceback" not in gone.stdout
+    known = hashlib.sha256(copy.read_bytes()).hexdigest()
+    assert f"give sha256: {known}" in gone.stdout
+    (folder / "my tiny.yaml").write_text(config.replace("resnet.safetensors", f"resnet.safetensors, sha256: {known}"))
+    assert planned(folder, f"{learner}/weights.safetensors", config="my tiny.yaml") == {}
 
 
 def test_a_training_over_several_nodes_is_started_by_srun(checkout: Path) -> None:

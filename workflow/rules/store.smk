@@ -112,7 +112,7 @@ if study.together_px():
             filter=study.store.filter,
             jpeg_quality=study.store.jpeg_quality,
         message:
-            "Downscaling shard {wildcards.shard} to {config[store][together_px]} px"
+            f"Downscaling shard {{wildcards.shard}} to {', '.join(map(str, study.together_px()))} px"
         script:
             "../scripts/downscale_shard.py"
 

@@ -18,7 +18,12 @@ if study.training.nodes > 1:
     start_together = {"threads": threads_a_gpu, "resources": several}
 # What uses a learner is told of it by its record, never by the config.
 of_learner = {"weights": f"{layout.learner()}/weights.safetensors", "learner": f"{layout.learner()}/learner.json"}
-initial_weights = {layout.weights(m.name): (m.name, m.weights) for m in study.models if m.weights}
+initial_weights = {layout.weights(m.name): m for m in study.models if m.weights}
+
+
+def weights_of(wildcards):
+    """The model whose initial weights a file of layout.WEIGHTS_FOLDER is."""
+    return initial_weights[f"{WEIGHTS_FOLDER}/{wildcards.file}"]
 
 
 localrules:
@@ -27,20 +32,20 @@ localrules:
 
 rule fetch_weights:
     input:
-        lambda w: getattr(initial_weights[f"results/weights/{w.file}"][1], "file", []),
+        lambda w: getattr(weights_of(w).weights, "file", []),
     output:
-        "results/weights/{file}",
+        f"{WEIGHTS_FOLDER}/{{file}}",
     log:
-        "results/weights/logs/{file}.log",
+        f"{WEIGHTS_FOLDER}/logs/{{file}}.log",
     wildcard_constraints:
         file=r"[A-Za-z0-9_.-]+\.safetensors",
     conda:
         "../../envs/cxrscale.yaml"
     params:
         code=code("fetch_weights.py"),
-        model=lambda w: initial_weights[f"results/weights/{w.file}"][0],
-        timm_tag=lambda w: getattr(initial_weights[f"results/weights/{w.file}"][1], "timm_tag", None),
-        sha256=lambda w: initial_weights[f"results/weights/{w.file}"][1].sha256,
+        model=lambda w: weights_of(w).name,
+        timm_tag=lambda w: getattr(weights_of(w).weights, "timm_tag", None),
+        sha256=lambda w: weights_of(w).weights.sha256,
     message:
         "Fetching the initial weights {wildcards.file}"
     script:
@@ -86,15 +91,16 @@ rule train:
         # What the weights depend on; the rest of config.training says how it runs.
         settings=lambda w: json.dumps(study.training.of_learner(w.model, w.resolution)),
         native_at_least_px=native_at_least_px,
-        weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
+        weights=lambda w, input: f"--weights {shlex.quote(input.weights)}" if input.weights else "",
     message:
         "Training {wildcards.model} at {wildcards.resolution} px, fold {wildcards.fold}, seed {wildcards.seed}"
     shell:
         # A process of its own, so that one process, several on a node or several nodes are the same script.
-        "{resources.launcher} python $CXRSCALE/workflow/scripts/train.py --folder $(dirname {output.weights}) --log {log}"
-        " --code {params.code} --settings {params.settings:q}"
-        " --model {wildcards.model} --resolution-px {wildcards.resolution} --seed {wildcards.seed}"
-        " --targets {input.targets} --manifest {input.manifest} {params.weights}"
+        '{resources.launcher} python "$CXRSCALE/workflow/scripts/train.py"'
+        ' --folder "$(dirname {output.weights:q})" --log {log:q}'
+        " --code {params.code:q} --settings {params.settings:q}"
+        " --model {wildcards.model:q} --resolution-px {wildcards.resolution} --seed {wildcards.seed}"
+        " --targets {input.targets:q} --manifest {input.manifest:q} {params.weights}"
         " --native-at-least-px {params.native_at_least_px}"
         " --accelerator {resources.accelerator} --threads {threads} --workers {resources.workers}"
         " --processes {resources.processes} --nodes {resources.training_nodes} --micro-batch-images {resources.micro_batch_images}"
