@@ -24,6 +24,7 @@ Pixels = Annotated[int, Field(ge=8, le=16_384)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Bits = Annotated[int, Field(ge=8, le=16, multiple_of=2)]
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 
 
@@ -117,6 +118,10 @@ class Store(Section):
     geometry: Literal["stretch", "pad"] = "stretch"
     filter: Literal["area", "bilinear", "bicubic", "lanczos", "dct"] = "bilinear"
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | Literal["lossless"] = 95
+    bits: Bits | Literal["auto"] = "auto"
+    least_levels: Annotated[int, Field(ge=2, le=256)] = 32
+    least_side_px: Count = 32
+    most_aspect: Annotated[float, Field(ge=1)] = 4.0
     shards: Annotated[int, Field(ge=1, le=99_999)] = 256
     together_px: list[Pixels] = [1024, 512, 256]
     upscale: Literal["allow", "exclude"] = "allow"
@@ -127,6 +132,10 @@ class Store(Section):
         if self.filter == "dct" and self.jpeg_quality == "lossless":
             raise ValueError("filter dct decodes JPEG in part: choose another filter for a lossless store")
         return self
+
+    def accepted(self) -> dict[str, Any]:
+        """Which native pictures are used and how they become 8 bits: the fields of store.pixels.Accepted."""
+        return {key: getattr(self, key) for key in ("bits", "least_levels", "least_side_px", "most_aspect")}
 
 
 class TimmTag(Section):
@@ -375,9 +384,14 @@ class StudyConfig(Section):
         return [r for r in self.store.together_px if r < self.store.base_resolution_px]
 
     def store_settings(self) -> dict[str, Any]:
-        """What the pixels of the store depend on, and which images it holds."""
+        """What the pixels of the store depend on, and which images it holds.
+
+        Settings that came later are left out at their default, so that stores keep their names.
+        """
         keys = ("base_resolution_px", "geometry", "filter", "jpeg_quality", "shards")
         settings: dict[str, Any] = {key: getattr(self.store, key) for key in keys}
+        default = Store().accepted()
+        settings |= {key: value for key, value in self.store.accepted().items() if value != default[key]}
         if self.dataset.synthetic is not None:
             settings["synthetic"] = self.dataset.synthetic.given()
         return settings | {"format": self.dataset.format}

@@ -52,9 +52,9 @@ class Results:
     gains, control: of the stacking. metrics, history, fields: metrics.csv, history.csv and erf.csv of all learners,
     each row with KEY. costs: cost.json of each learner, in the order of `learners`. field_points, field_effect: of
     compare_fields. field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one
-    fold and seed. targets: fold -> targets. manifest: the base store's image_id and native size. stores: summary.csv of
-    each resolution, ascending. planted: of a synthetic data set, else None. boxes, localisation: None without boxes;
-    localisation.csv of all learners, each row with KEY.
+    fold and seed. targets: fold -> targets. manifest: the base store's image_id, native size and bits. stores:
+    summary.csv of each resolution, ascending. planted: of a synthetic data set, else None. boxes, localisation: None
+    without boxes; localisation.csv of all learners, each row with KEY.
     """
 
     learners: pd.DataFrame

@@ -64,6 +64,7 @@ from cxrscale.report.resolutions import (
     scope_sentence,
 )
 from cxrscale.report.study import (
+    bits_table,
     cost_table,
     findings_table,
     images_table,
@@ -263,6 +264,7 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         activation=activation_table(results) if settings.patient_pictures else None,
         images=images_table(results, settings),
         stores=store_table(results),
+        bits=bits_table(results),
         counts=findings_table(results, settings),
         n_quarantined=len(results.quarantine),
         protocol=protocol_table(settings),
