@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from cxrscale import tables
 from cxrscale.datasets.synthetic import Planted, SyntheticSettings, draw
-from cxrscale.store.pixels import Filter, decode_native, encode
+from cxrscale.store.pixels import Accepted, Filter, decode_native, encode
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import (
     MANIFEST,
@@ -75,7 +75,7 @@ def _read(pictures: Path) -> Iterator[np.ndarray]:
     if not found:
         raise SystemExit(f"{pictures}: holds no .jpg")
     while True:
-        yield from (decode_native(path.read_bytes()) for path in found)
+        yield from (decode_native(path.read_bytes(), Accepted()).pixels for path in found)
 
 
 def make_stores(

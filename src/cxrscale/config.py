@@ -101,6 +101,7 @@ Text = Annotated[str, AfterValidator(_text)]
 Column = Annotated[str, AfterValidator(_text), AfterValidator(_trimmed)]
 View = Annotated[str, AfterValidator(_trimmed)]
 Finding = Annotated[str, AfterValidator(_finding)]
+Bits = Annotated[Whole, Field(ge=8, le=16, multiple_of=2)]
 Confidence = Annotated[Real, Field(gt=0.5, lt=1)]
 
 
@@ -245,6 +246,10 @@ class Store(Section):
     geometry: Literal["stretch", "pad"] = "stretch"
     filter: Literal["area", "bilinear", "bicubic", "lanczos", "dct"] = "bilinear"
     jpeg_quality: Annotated[Whole, Field(ge=1, le=100)] | Literal["lossless"] = 95
+    bits: Bits | Literal["auto"] = "auto"
+    least_levels: Annotated[Whole, Field(ge=2, le=256)] = 32
+    least_side_px: Count = 32
+    most_aspect: Annotated[Real, Field(ge=1)] = 4.0
     shards: Annotated[Whole, Field(ge=1, le=99_999)] = 256
     together_px: Annotated[list[Pixels], Distinct] | None = None
     upscale: Literal["allow", "exclude"] = "allow"
@@ -264,6 +269,10 @@ class Store(Section):
                 f"{self.base_resolution_px} are made from the base; remove it, or set together_px to null"
             )
         return self
+
+    def accepted(self) -> dict[str, Any]:
+        """Which native pictures are used and how they become 8 bits: the fields of store.pixels.Accepted."""
+        return {key: getattr(self, key) for key in ("bits", "least_levels", "least_side_px", "most_aspect")}
 
 
 class TimmTag(Section):
@@ -691,12 +700,17 @@ class StudyConfig(Section):
         return [r for r in (TOGETHER_PX if named is None else named) if r < self.store.base_resolution_px]
 
     def store_settings(self) -> dict[str, Any]:
-        """What the pixels of the store depend on, and which images it holds."""
+        """What the pixels of the store depend on, and which images it holds.
+
+        Settings that came later are left out at their default, so that stores keep their names.
+        """
         keys = ("base_resolution_px", "geometry", "filter", "jpeg_quality", "shards")
         settings: dict[str, Any] = {key: getattr(self.store, key) for key in keys}
+        default = Store().accepted()
+        settings |= {key: value for key, value in self.store.accepted().items() if value != default[key]}
         if self.dataset.synthetic is not None:
             settings["synthetic"] = self.dataset.synthetic.given()
-        if self.dataset.ids == "exact":  # left out at its default, so that stores that exist keep their name
+        if self.dataset.ids == "exact":
             settings["ids"] = "exact"
         return settings | {"format": self.dataset.format}
 

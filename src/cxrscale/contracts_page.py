@@ -69,8 +69,8 @@ def page() -> str:
         "| file | content |",
         "|---|---|",
         "| `<store>/<base or resolution>/shard-NNNNN.parquet` | `image_id`, `jpeg` (grey, 8 bits), `native_height_px`,"
-        " `native_width_px`, `native_path`, `native_bytes` (its size), `native_sha256`; uncompressed, plain encoding,"
-        " 32 rows a row group, page checksums |",
+        " `native_width_px`, `native_bits`, `native_path`, `native_bytes` (its size), `native_sha256`;"
+        " uncompressed, plain encoding, 32 rows a row group, page checksums |",
         "| `<store>/base/sample/shard-NNNNN.parquet` | `image_id`, `native`: some native files, to measure PSNR |",
         "| `<learner>/weights.safetensors` | the state dict of the best epoch |",
         "| `<learner>/learner.json` | what is needed to use the weights: model, findings, resolution, seed, mean,"

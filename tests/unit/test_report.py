@@ -216,7 +216,7 @@ def make_results(
         quarantine=pd.DataFrame({"image_id": ["lost-image"], "path": ["files/lost.jpg"], "reason": ["is absent"]}),
         manifest=pd.DataFrame(
             {"image_id": targets["image_id"], "native_height_px": 80, "native_width_px": 40, "native_px": 40}
-        ),
+        ).assign(native_bits=np.where(np.arange(len(targets)) % 4, 12, 8)),
         stores=pd.DataFrame(
             {
                 "resolution_px": [32, 64],

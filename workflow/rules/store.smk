@@ -60,6 +60,7 @@ rule ingest_shard:
             "base_resolution_px": study.store.base_resolution_px,
             "jpeg_quality": study.store.jpeg_quality,
         },
+        accepted=study.store.accepted(),
         shards=study.store.shards,
     message:
         "Reading the native images of shard {wildcards.shard}"
@@ -214,6 +215,7 @@ rule measure_store:
     params:
         **PIXELS,
         code=code("measure_store.py"),
+        accepted=study.store.accepted(),
         base_resolution_px=study.store.base_resolution_px,
         size_px=lambda w: layout.resolution_of(w.folder),
     message:
@@ -235,6 +237,8 @@ rule check_sources:
     resources:
         mem_mb=3000,
         runtime=1440,
+    params:
+        accepted=study.store.accepted(),
     message:
         "Comparing the data set with what the store was made of"
     script:

@@ -7,12 +7,14 @@ from cxrscale.datasets.contracts import IMAGES
 from cxrscale.joblog import job
 from cxrscale.store.changes import find_changes, set_aside
 from cxrscale.store.fingerprint import FINGERPRINT, FINGERPRINT_FILE, changed
+from cxrscale.store.pixels import Accepted
 
 with job(snakemake.log[0], __file__) as log:
     images = tables.read(IMAGES, snakemake.input.images, columns=["image_id", "path", "shard"])
     store = Path(snakemake.input.images).parent
     root = Path(snakemake.config["dataset"]["root"])
-    changes = find_changes(images, store, root, workers=snakemake.threads)
+    accepted = Accepted(**snakemake.params.accepted)
+    changes = find_changes(images, store, root, accepted, snakemake.threads)
     for change in changes.itertuples():
         log.warning("%s (%s, shard %d) %s", change.image_id, change.path, change.shard, change.change)
     stale = sorted(set(changes.loc[changes["stale"], "shard"]))

@@ -5,7 +5,7 @@ from pathlib import Path
 from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES
 from cxrscale.joblog import job
-from cxrscale.store.pixels import use_one_thread
+from cxrscale.store.pixels import Accepted, use_one_thread
 from cxrscale.store.shards import BaseSettings, ingest_shard, sample_size
 
 with job(snakemake.log[0], __file__) as log:
@@ -14,7 +14,7 @@ with job(snakemake.log[0], __file__) as log:
         tables.read(IMAGES, snakemake.input.images),
         int(snakemake.wildcards.shard),
         Path(snakemake.config["dataset"]["root"]),
-        BaseSettings(**snakemake.params.settings),
+        BaseSettings(**snakemake.params.settings, accepted=Accepted(**snakemake.params.accepted)),
         # Decides whether the run stops, not what a shard holds.
         snakemake.config["store"]["max_unreadable_fraction"],
         Path(snakemake.output.shard),

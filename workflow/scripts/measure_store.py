@@ -5,7 +5,7 @@ from pathlib import Path
 from cxrscale import tables
 from cxrscale.joblog import job
 from cxrscale.store.fidelity import PSNR, SUMMARY, measure, summarise
-from cxrscale.store.pixels import use_one_thread
+from cxrscale.store.pixels import Accepted, use_one_thread
 from cxrscale.store.reader import StoreReader
 
 with job(snakemake.log[0], __file__) as log:
@@ -17,6 +17,7 @@ with job(snakemake.log[0], __file__) as log:
         snakemake.params.base_resolution_px,
         snakemake.params.geometry,
         snakemake.params.filter,
+        Accepted(**snakemake.params.accepted),
     )
     summary = summarise(Path(snakemake.input.manifest), snakemake.params.size_px, psnr)
     tables.write(PSNR, psnr, snakemake.output.psnr)

@@ -80,7 +80,7 @@ with job(snakemake.log[0], __file__) as log:
         notes=pd.concat([tables.read(NOTES, path) for path in inputs.notes], ignore_index=True).drop_duplicates(),
         quarantine=tables.read(QUARANTINE, inputs.quarantine),
         manifest=tables.read(
-            MANIFEST, inputs.manifest, ["image_id", "native_height_px", "native_width_px", "native_px"]
+            MANIFEST, inputs.manifest, ["image_id", "native_height_px", "native_width_px", "native_px", "native_bits"]
         ),
         stores=pd.concat([tables.read(SUMMARY, path) for path in inputs.stores]),
         planted=pd.read_csv(inputs.planted, dtype={"finding": str}) if inputs.planted else None,

@@ -67,6 +67,7 @@ from cxrscale.report.resolutions import (
     scope_sentence,
 )
 from cxrscale.report.study import (
+    bits_table,
     cost_table,
     findings_table,
     images_table,
@@ -276,6 +277,7 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         notes=[shown_note(row, with_examples=False) for row in results.notes.itertuples()],
         images=images_table(results, settings),
         stores=store_table(results),
+        bits=bits_table(results),
         counts=findings_table(results, settings),
         n_quarantined=len(results.quarantine),
         protocol=protocol_table(settings),

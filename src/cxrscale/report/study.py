@@ -19,6 +19,7 @@ from cxrscale.report.content import (
     shown_findings,
 )
 from cxrscale.splits import SPLITS
+from cxrscale.store.bits import pictures_by_bits
 
 
 def cost_table(results: Results) -> Table:
@@ -93,6 +94,17 @@ def store_table(results: Results) -> Table:
         "against lossless ways from the native file."
     )
     return Table(caption, head, rows)
+
+
+def bits_table(results: Results) -> Table:
+    """How many pictures of the store fill how many bits a sample in their native files."""
+    counts = pictures_by_bits(results.manifest)
+    rows = [[str(bits), f"{count:,}", f"{count / len(results.manifest):.1%}"] for bits, count in counts.items()]
+    return Table(
+        "Pictures by bits a sample that their native files fill; each was scaled to 8 bits by its own.",
+        ["Bits", "Pictures", "Share"],
+        rows,
+    )
 
 
 def findings_table(results: Results, settings: ReportSettings) -> Table:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from cxrscale import tables
 from cxrscale.errors import StudyError
-from cxrscale.store.pixels import UnreadableImageError, decode_native
-from cxrscale.store.shards import MANIFEST_FILE, QUARANTINE, damaged, shard_name
+from cxrscale.store.pixels import Accepted, UnreadableImageError, decode_native
+from cxrscale.store.shards import MANIFEST_FILE, QUARANTINE, damaged, read_native, shard_name
 
 
 def check_list(images: pd.DataFrame, records: Sequence[pd.DataFrame], quarantine: pd.DataFrame) -> None:
@@ -46,11 +46,12 @@ def record_of(shard_path: Path) -> pd.DataFrame:
     return table.to_pandas().rename(columns=columns)
 
 
-def find_changes(images: pd.DataFrame, store: Path, root: Path, workers: int) -> pd.DataFrame:
+def find_changes(images: pd.DataFrame, store: Path, root: Path, accepted: Accepted, workers: int) -> pd.DataFrame:
     """Hold every native file and every row of the data set's csv files against what the store was made of.
 
     images: image_id, path and shard of the data set as it is now; store: the store's folder; root: the data set's.
-    Every native file is read once more, `workers` at a time, and its SHA-256 compared.
+    Every native file is read once more, `workers` at a time, and its SHA-256 compared. accepted: as ingest had it; by
+    this an image that was left out is held to be usable now.
     Returns a row for each image that differs: image_id, path, shard, change (in words) and stale: whether the shard
     holds something else than the data set now does. An image whose native file is gone stays in the store.
     Shards that were not made yet are left out. Raises StudyError if the root does not exist.
@@ -61,12 +62,14 @@ def find_changes(images: pd.DataFrame, store: Path, root: Path, workers: int) ->
     by_shard = dict(tuple(images.groupby("shard")))
     none = images.iloc[:0]
     with ThreadPoolExecutor(workers) as pool:  # reading and hashing release the interpreter
-        found = list(pool.map(lambda n: _changes_of(n, by_shard.get(n, none), store, root), numbers))
+        found = list(pool.map(lambda n: _changes_of(n, by_shard.get(n, none), store, root, accepted), numbers))
     columns = ["image_id", "path", "shard", "change", "stale"]
     return pd.DataFrame([row for rows in found for row in rows], columns=columns)
 
 
-def _changes_of(number: int, rows: pd.DataFrame, store: Path, root: Path) -> list[tuple[str, str, int, str, bool]]:
+def _changes_of(
+    number: int, rows: pd.DataFrame, store: Path, root: Path, accepted: Accepted
+) -> list[tuple[str, str, int, str, bool]]:
     made = record_of(store / f"base/{shard_name(number)}.parquet").set_index("image_id")
     left_out = tables.read(QUARANTINE, store / f"base/quarantine/{shard_name(number)}.csv").set_index("image_id")
     changes: list[tuple[str, str, int, str, bool]] = []
@@ -83,7 +86,7 @@ def _changes_of(number: int, rows: pd.DataFrame, store: Path, root: Path) -> lis
         note = partial(add, image_id, path)
         file = root / path
         if image_id in left_out.index:
-            if (reason := _still_unusable(file)) is None:
+            if (reason := _still_unusable(file, accepted)) is None:
                 note(f"can be used now; it was left out because it {left_out['reason'][image_id]}")
             elif path != left_out["path"][image_id]:
                 note(f"was {left_out['path'][image_id]} in the csv files and {reason}")
@@ -103,10 +106,10 @@ def _sha256(path: Path) -> str:
         return file_digest(handle, "sha256").hexdigest()
 
 
-def _still_unusable(path: Path) -> str | None:
+def _still_unusable(path: Path, accepted: Accepted) -> str | None:
     try:
-        decode_native(path.read_bytes())
-    except (OSError, UnreadableImageError) as error:
+        decode_native(read_native(path), accepted)
+    except UnreadableImageError as error:
         return str(error)
     return None
 

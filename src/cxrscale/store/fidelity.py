@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cxrscale import tables
-from cxrscale.store.pixels import Filter, Geometry, decode_native, psnr_db, resample, to_square
+from cxrscale.store.pixels import Accepted, Filter, Geometry, decode_native, psnr_db, resample, to_square
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import MANIFEST
 from cxrscale.tables import Column, Table
@@ -46,17 +46,22 @@ SUMMARY = Table(
 
 
 def measure(
-    sample_paths: Sequence[Path], store: StoreReader, base_resolution_px: int, geometry: Geometry, filter_: Filter
+    sample_paths: Sequence[Path],
+    store: StoreReader,
+    base_resolution_px: int,
+    geometry: Geometry,
+    filter_: Filter,
+    accepted: Accepted,
 ) -> pd.DataFrame:
     """Compare the store's pictures of the sample with what they would be without JPEG: the columns of `PSNR`.
 
     sample_paths: the samples of the base's shards; store: the resolution to be measured. A reduced decode ("dct") is
-    held against the area filter.
+    held against the area filter. accepted: as ingest had it, so that the native files are decoded to the same grey.
     """
     rows = []
     for path in sample_paths:
         for record in pq.read_table(path, page_checksum_verification=True).to_pylist():
-            native, kept = decode_native(record["native"]), store[record["image_id"]]
+            native, kept = decode_native(record["native"], accepted).pixels, store[record["image_id"]]
             size_px = kept.shape[0]
             base = to_square(native, base_resolution_px, geometry, filter_)
             lossless = resample(base, size_px, size_px, filter_)

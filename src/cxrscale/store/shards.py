@@ -12,7 +12,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cxrscale import tables
 from cxrscale.atomic import replacing
 from cxrscale.errors import StudyError
 from cxrscale.store.pixels import (
+    Accepted,
     Filter,
     Geometry,
     Quality,
@@ -47,6 +48,7 @@ SHARD_SCHEMA = pa.schema(
         pa.field("jpeg", pa.binary(), nullable=False),
         pa.field("native_height_px", pa.int32(), nullable=False),
         pa.field("native_width_px", pa.int32(), nullable=False),
+        pa.field("native_bits", pa.int32(), nullable=False),
         pa.field("native_path", pa.string(), nullable=False),
         pa.field("native_bytes", pa.int64(), nullable=False),
         pa.field("native_sha256", pa.string(), nullable=False),
@@ -72,6 +74,9 @@ MANIFEST = Table(
         Column("length", "int64", "bytes of the JPEG"),
         Column("native_height_px", "int32", "height of the native file after EXIF orientation"),
         Column("native_width_px", "int32", "width of the native file after EXIF orientation"),
+        Column(
+            "native_bits", "int32", "bits a sample that the native file's values fill; it was scaled to 8 bits by them"
+        ),
         Column("scale_y", "float64", "rows of this resolution per native row; above 1 the image was enlarged"),
         Column("scale_x", "float64", "columns of this resolution per native column"),
         Column("native_px", "int32", "largest resolution at which this image is not enlarged"),
@@ -94,13 +99,14 @@ QUARANTINE = Table(
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """What the base store's pixels depend on: size, geometry, filter and JPEG quality (1 to 100, or
-    "lossless", which stores PNG)."""
+    """What the base store's pixels depend on: size, geometry, filter, JPEG quality (1 to 100, or "lossless", which
+    stores PNG) and which native pictures are accepted."""
 
     base_resolution_px: int
     geometry: Geometry
     filter: Filter
     jpeg_quality: Quality
+    accepted: Accepted = field(default_factory=Accepted)
 
 
 def shard_name(shard: int) -> str:
@@ -143,8 +149,8 @@ def ingest_shard(
         writer = _ShardWriter(files.enter_context(replacing(shard_path)))
         for row in rows.itertuples():
             try:
-                native = _read_native(root / str(row.path))
-                pixels = decode_native(native)
+                native = read_native(root / str(row.path))
+                pixels, bits = decode_native(native, settings.accepted)
             except UnreadableImageError as error:
                 refused.append((str(row.image_id), str(row.path), str(error)))
                 logger.warning("quarantined %s (%s): %s", row.image_id, row.path, error)
@@ -157,6 +163,7 @@ def ingest_shard(
                 jpeg=encode(square, settings.jpeg_quality),
                 native_height_px=pixels.shape[0],
                 native_width_px=pixels.shape[1],
+                native_bits=bits,
                 native_path=str(row.path),
                 native_bytes=len(native),
                 native_sha256=hashlib.sha256(native).hexdigest(),
@@ -171,7 +178,8 @@ def ingest_shard(
     return writer.count
 
 
-def _read_native(path: Path) -> bytes:
+def read_native(path: Path) -> bytes:
+    """The bytes of a native file. Raises UnreadableImageError if it is absent or cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -224,6 +232,8 @@ def read_shard(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        if not file.schema_arrow.equals(SHARD_SCHEMA):
+            raise damaged(path, "its columns are not those that this version of cxrscale writes")
         for batch in file.iter_batches(batch_size=ROW_GROUP_IMAGES):
             yield from batch.to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
@@ -290,6 +300,7 @@ def list_shards(shard_paths: Sequence[Path], size_px: int, geometry: Geometry) -
                     len(jpeg),
                     height,
                     width,
+                    record["native_bits"],
                     inner_height / height,
                     inner_width / width,
                     min(height, width) if geometry == "stretch" else max(height, width),

@@ -1,0 +1,30 @@
+"""How many bits a sample the native files of a store fill, and what a reader must know where they differ."""
+
+import pandas as pd
+
+from cxrscale.notes import Note, examples
+
+
+def pictures_by_bits(manifest: pd.DataFrame) -> dict[int, int]:
+    """bits -> number of pictures, ascending. manifest: native_bits of the base store's manifest."""
+    counts = manifest["native_bits"].value_counts().sort_index()
+    return dict(zip(counts.index.tolist(), counts.tolist(), strict=True))
+
+
+def notes_on_bits(manifest: pd.DataFrame) -> list[Note]:
+    """A note where the pictures do not all fill the same bits.
+
+    manifest: image_id and native_bits of the base store's manifest.
+    """
+    counts = pictures_by_bits(manifest)
+    if len(counts) < 2:
+        return []
+    rarest = min(counts, key=lambda bits: counts[bits])
+    named = examples(manifest.loc[manifest["native_bits"] == rarest, "image_id"])
+    numbers = ", ".join(f"{count:,} of {bits}" for bits, count in counts.items())
+    said = (
+        f"The native files differ in the bits a sample that their values fill: {numbers} bits. Each picture was scaled "
+        f"to 8 bits by its own, so that equal values of the detector may have become different greys. If all files of "
+        f"16 bits a sample come from one kind of detector, set store.bits to its bits."
+    )
+    return [Note("pictures", said, f"{rarest} bits: {named}")]
