@@ -1,10 +1,13 @@
 """Boxes: where they land in the pictures of the store, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale.boxes import box_fractions, boxes_by_pair, mask_of, read_boxes
+from cxrscale.boxes import box_fractions, boxes_by_pair, check_known, mask_of, read_boxes
+from cxrscale.datasets.spelling import Reading
 from cxrscale.errors import StudyError
 
 
@@ -58,22 +61,96 @@ def test_a_finding_may_have_several_boxes():
     assert found == {("A", "i"): [(0, 0, 0.5, 0.5), (0.5, 0.5, 1, 1)], ("A", "j"): [(0, 0, 1, 1)]}
 
 
-def test_boxes_that_are_not_in_native_pixels_are_refused():
-    with pytest.raises(
-        StudyError, match=r"box of A in image i from \(50, 10\) to \(60, 20\) lies outside its 40 x 80 px"
-    ):
-        boxes_by_pair(frame(["i", "A", 50, 10, 60, 20]), MANIFEST, "stretch")
+@pytest.mark.parametrize(
+    "box", [(50, 10, 60, 20), (-1, 10, 20, 20), (30, 10, 41, 20), (0, -0.5, 10, 20), (0, 70, 10, 80.5)]
+)
+def test_boxes_outside_their_picture_in_part_too_are_refused(box):
+    where = rf"box of A in image i from \({box[0]:g}, {box[1]:g}\) to .* lies outside its 40 x 80 px"
+    with pytest.raises(StudyError, match=where):
+        boxes_by_pair(frame(["i", "A", *box]), MANIFEST, "stretch")
+
+
+def large_pictures(pictures, scale):
+    """A box in each of so many pictures of 2,000 x 2,500 px, drawn on copies of this share of their sides."""
+    ids = [f"i{n}" for n in range(pictures)]
+    manifest = pd.DataFrame({"image_id": ids, "native_height_px": 2500, "native_width_px": 2000})
+    rows = [(i, "A", 600 * scale, 900 * scale, (1500 + 40 * n) * scale, 2000 * scale) for n, i in enumerate(ids)]
+    return frame(*rows), manifest
+
+
+@pytest.mark.parametrize("scale", [1024 / 2500, 512 / 2500, 1 / 2500])
+def test_boxes_of_smaller_copies_or_in_fractions_are_known_by_their_extent(scale):
+    with pytest.raises(StudyError, match=r"all 10 boxes lie in the upper left .* the largest picture has 2500 px"):
+        boxes_by_pair(*large_pictures(10, scale), "stretch")
+    boxes_by_pair(*large_pictures(10, 1), "stretch")
+    boxes_by_pair(*large_pictures(7, scale), "stretch")  # too few to tell
+
+
+HEADER = "image_id,finding,x_min,y_min,x_max,y_max\n"
+
+
+def read(tmp_path, text, exact_ids=False):
+    (tmp_path / "boxes.csv").write_text(text)
+    return read_boxes(tmp_path / "boxes.csv", Reading(exact_ids))
 
 
 def test_a_table_of_boxes_is_read_as_the_synthetic_data_set_writes_it(tmp_path):
-    path = tmp_path / "boxes.csv"
-    path.write_text("image_id,finding,x_min,y_min,x_max,y_max\n007,Lung Lesion,1,2,3,4\n007,Edema,1.5,2,3,4\n")
-    boxes = read_boxes(path)
+    boxes = read(tmp_path, HEADER + "007,Lung Lesion,1,2,3,4\n007,Edema,1.5,2,3,4\n")
     assert boxes["image_id"].tolist() == ["007", "007"]
     assert boxes["x_min"].tolist() == [1, 1.5]
-    path.write_text("image_id,finding,x_min,y_min,x_max,y_max\na,Edema,1,2,3,4\na,Edema,5,2,5,4\n")
-    with pytest.raises(StudyError, match=r"boxes.csv line 3: the box from \(5, 2\) to \(5, 4\) has no area"):
-        read_boxes(path)
-    path.write_text("image_id,finding,x,y,w,h\na,Edema,1,2,3,4\n")
-    with pytest.raises(StudyError, match="boxes lacks the column 'x_min'"):
-        read_boxes(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a,Edema,1,2,3,4\na,Edema,5,2,5,4\n", "line 3: the box has no area"),
+        ("a,Edema,1,2,inf,4\n", "line 2: x_max is no finite number"),
+        ("a,Edema,1,2,nan,4\n", "line 2: x_max is no finite number"),
+        ("a,Edema,1,2,3,1e999\n", "line 2: y_max is no finite number"),
+        ("a,Edema,one,2,3,4\n", "line 2: x_min is no finite number"),
+        ("a,Edema,1,2,3,4\na,Mass,1,2,3,4\na,Edema,1,2,3,4\n", "line 4: the same box of the same finding"),
+        ("a ,Edema,1,2,3,4\na,Edema,1.0,2,3,4\n", "line 3: the same box of the same finding"),
+        ("a,,1,2,3,4\n", "line 2: finding is blank"),
+        (" ,Edema,1,2,3,4\n", "line 2: image_id is blank"),
+        ("a,Edema,1,2,3,4\nb,Edema,1,2\n", "line 3: has 4 fields, expected 6"),
+        ("a,Edema,1,2,3,40\nb,Edema,1,2,3,4", "the last line has no line break"),
+    ],
+)
+def test_boxes_that_cannot_be_right_are_refused_by_line(tmp_path, rows, said):
+    with pytest.raises(StudyError, match=f"boxes.csv.*{said}"):
+        read(tmp_path, HEADER + rows)
+
+
+def test_other_columns_are_named(tmp_path):
+    with pytest.raises(StudyError, match="there is no column 'x_min'"):
+        read(tmp_path, "image_id,finding,x,y,w,h\na,Edema,1,2,3,4\n")
+
+
+def known(rows, image_ids=("i1", "i2"), findings=("Edema", "Mass"), exact_ids=False):
+    reading = Reading(exact_ids)
+    check_known(frame(*rows), image_ids, findings, Path("boxes.csv"), reading)
+    return reading.notes
+
+
+def test_boxes_of_the_study_need_no_note():
+    assert known([("i1", "Edema", 0, 0, 1, 1), ("i2", "Mass", 0, 0, 1, 1)]) == []
+
+
+def test_boxes_of_other_images_and_findings_are_counted():
+    notes = known([("i1", "Edema", 0, 0, 1, 1), ("x", "Mass", 0, 0, 1, 1), ("y", "Nodule", 0, 0, 1, 1)])
+    assert [(n.about, n.examples) for n in notes] == [("boxes", "x, y"), ("boxes", "Nodule")]
+    assert "2 of 3 boxes of boxes.csv are of images that the study does not have" in notes[0].note
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (("x", "Edema", 0, 0, 1, 1), "no box is of one of the study's images .there: x; the study's: i1, i2"),
+        (("i1", "Nodule", 0, 0, 1, 1), "no box is of one of the study's findings"),
+        (("I1", "Edema", 0, 0, 1, 1), "boxes.csv: image_id holds 'I1', the study's image_id holds 'i1', which may be"),
+        (("i01", "Edema", 0, 0, 1, 1), "holds 'i01', the study's image_id holds 'i1'"),
+    ],
+)
+def test_boxes_that_match_nothing_stop_the_study(row, said):
+    with pytest.raises(StudyError, match=said):
+        known([row])

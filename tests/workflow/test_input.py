@@ -47,7 +47,7 @@ def test_default_config_plans_labels_and_stops_only_at_images(checkout: Path) ->
     assert jobs["downscale_together"] == 256  # three resolutions each
     built = snakemake(checkout, "targets", config=None)
     assert built.returncode == 0, built.stdout
-    targets = pd.read_parquet(checkout / "results/mimic-resolution/targets/fold0.parquet")
+    targets = pd.read_parquet(checkout / "results/mimic-resolution/targets/drawn/fold0.parquet")
     assert len(targets) == count
     assert sum(c.startswith("target:") for c in targets) == 14
     stopped = snakemake(checkout, "stores", config=None)
@@ -55,7 +55,7 @@ def test_default_config_plans_labels_and_stops_only_at_images(checkout: Path) ->
     assert f"{count} of {count} named files are absent under" in stopped.stdout
     assert "data/mimic-cxr-jpg" in stopped.stdout
     assert "files/p10/p10000" in stopped.stdout
-    assert (checkout / "results/mimic-resolution/targets/fold0.parquet").is_file()
+    assert (checkout / "results/mimic-resolution/targets/drawn/fold0.parquet").is_file()
 
 
 @pytest.mark.parametrize(

@@ -77,17 +77,17 @@ def spelled(values: pd.Series, where: str, reading: Reading, line: Callable[[int
         return values.mask(values.astype("str").str.strip() == "")
     codes, texts = pd.factorize(values)
     new = [one_spelling(str(text)) for text in texts]
-    changed = {str(old): now for old, now in zip(texts, new, strict=True) if old != now}
-    if id_ and (nothing := next((old for old, now in changed.items() if not now and old.strip()), None)):
+    changed = {str(old): now for old, now in zip(texts, new, strict=True) if old != now and _BLANKS.sub("", old)}
+    if id_ and (nothing := next((old for old, now in changed.items() if not now), None)):
         row = int((values == nothing).to_numpy().argmax())
         raise StudyError(
             f"{where} is {nothing!r} on line {line(row)}, which says that there is none; every row needs one. "
             f"Correct the row, or set dataset.ids to exact if this is an id."
         )
     _check_distinct(dict.fromkeys(now for now in new if now), values, new, texts, where, line, id_)
-    if named := [(old, now) for old, now in changed.items() if old.strip()]:
-        rows = int(values.isin([old for old, _ in named]).sum())
-        shown = examples(f"{old!r} as {now!r}" if now else f"{old!r} as not recorded" for old, now in named)
+    if changed:
+        rows = int(values.isin(list(changed)).sum())
+        shown = examples(f"{old!r} as {now!r}" if now else f"{old!r} as not recorded" for old, now in changed.items())
         reading.note("ids" if id_ else "groups", f"{where} is read in another spelling on {rows:,} rows.", shown)
     spelled_texts = pd.Series([now or None for now in new] + [None], dtype="str")
     return pd.Series(spelled_texts.to_numpy()[codes], index=values.index, name=values.name, dtype="str")

@@ -49,6 +49,61 @@ def test_a_comma_at_the_end_of_each_line_shifts_no_column(tmp_path):
     assert contracts.read_csv(tmp_path / "a.csv", ["b"])["b"].tolist() == ["2", "4"]
 
 
+WHOLE = "image_id,path,Edema,Mass\ni1,a.png,1,0\ni2,b.png,,1\n"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_file_cut_short_at_any_byte_is_refused_or_says_what_the_whole_one_says(tmp_path, name):
+    """Unless it was cut between two rows, where a csv file does not tell."""
+    path, whole, refused_at = tmp_path / name, WHOLE.encode(), 0
+    for end in range(len(WHOLE)):
+        text = whole[:end]
+        path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+        columns = ["image_id", "path", "Edema", "Mass"]
+        if text.endswith(b"\n"):
+            continue
+        try:
+            frame = contracts.read_csv(path, columns)
+        except StudyError:
+            refused_at += 1
+            continue
+        expected = pd.DataFrame([["i1", "a.png", "1", "0"], ["i2", "b.png", None, "1"]], columns=columns)
+        assert frame.equals(expected.astype("str")[: len(frame)]), text
+    assert refused_at > len(WHOLE) - 8
+
+
+def test_a_gz_file_cut_short_is_refused(tmp_path):
+    path, whole = tmp_path / "a.csv.gz", gzip.compress(WHOLE.encode() * 1000)
+    for end in (len(whole) // 2, len(whole) - 9, len(whole) - 4, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        assert f"{path}: cannot be read as csv" in refused(contracts.read_csv, path, ["image_id"])
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [("i2,b.png,", 3), ("i2", 1), ("i2,b.png,,1,0", 5), ("i2,,b.png,1,", 5), ('i2,"b,png",1', 3), ("i2,b.png,,1,,", 6)],
+)
+def test_a_row_with_another_number_of_fields_is_named(tmp_path, row, fields):
+    path = tmp_path / "a.csv"
+    path.write_text(f"image_id,path,Edema,Mass\ni1,a.png,1,0\n{row}\ni3,c.png,0,0\n")
+    assert f"{path} line 3: has {fields} fields, expected 4" in refused(contracts.read_csv, path, ["image_id"])
+
+
+def test_a_quote_that_is_not_closed_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('image_id,path,Edema,Mass\ni1,a.png,1,0\ni2,"b.png,1,0\n')
+    assert str(path) in refused(contracts.read_csv, path, ["image_id"])
+
+
+def test_blanks_around_the_name_of_a_column_are_no_part_of_it(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("image_id, Pneumonia,Mass \ni1,1,0\n")
+    assert contracts.csv_header(path) == ["image_id", "Pneumonia", "Mass"]
+    assert contracts.read_csv(path, ["image_id", "Pneumonia"])["Pneumonia"].tolist() == ["1"]
+    path.write_text("image_id,Mass,Mass \ni1,1,0\n")
+    assert "the column 'Mass' stands twice" in refused(contracts.read_csv, path, ["image_id"])
+
+
 def test_csv_is_text_in_file_order_and_blank_is_null(tmp_path):
     (tmp_path / "a.csv").write_text("z,id,b\n9,007,NA\n8,1e5,\n")
     frame = contracts.read_csv(tmp_path / "a.csv", ["id", "b"], optional=["absent"])

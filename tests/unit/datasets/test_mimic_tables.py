@@ -10,6 +10,7 @@ from cxrscale import tables
 from cxrscale.datasets import mimic_cxr_jpg as mimic
 from cxrscale.datasets import mimic_tables
 from cxrscale.datasets.contracts import IMAGES, LABELS, assign_shards
+from cxrscale.datasets.spelling import Reading
 from cxrscale.errors import StudyError
 from cxrscale.findings import CHEXPERT_FINDINGS, LabelPolicy, policies
 from cxrscale.splits import SplitSettings, build_targets
@@ -52,7 +53,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(root, tmp_path_factory):
-    frame = mimic.read_images(mimic.sources(root, "chexpert", "same"))
+    frame = mimic.read_images(mimic.sources(root, "chexpert", "same"), Reading())
     frame["shard"], frame["order"] = assign_shards(list(frame["image_id"]), 256)
     path = tmp_path_factory.mktemp("images") / "images.parquet"
     tables.write(IMAGES, frame, path)
@@ -62,7 +63,7 @@ def images(root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def labels(root, tmp_path_factory):
     path = tmp_path_factory.mktemp("labels") / "labels.parquet"
-    tables.write(LABELS, mimic.read_labels(mimic.sources(root, "chexpert", "same")), path)
+    tables.write(LABELS, mimic.read_labels(mimic.sources(root, "chexpert", "same"), None, Reading()), path)
     return tables.read(LABELS, path)
 
 

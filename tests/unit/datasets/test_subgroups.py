@@ -1,5 +1,6 @@
 import pytest
 
+from cxrscale.datasets.spelling import Reading
 from cxrscale.datasets.subgroups import digest, read_subgroups
 from cxrscale.errors import StudyError
 from cxrscale.provenance import file_digest
@@ -13,12 +14,12 @@ def written(tmp_path, text):
 
 def test_the_columns_named_are_read_as_text(tmp_path):
     path = written(tmp_path, "age,subject_id,sex,note\n40-60,0017,F,x\n,0018,M,y\n")
-    frame = read_subgroups(path, ["view", "sex", "age"])
+    frame = read_subgroups(path, ["view", "sex", "age"], Reading())
     assert list(frame.columns) == ["subject_id", "sex", "age"]
     assert frame["subject_id"].tolist() == ["0017", "0018"]
     assert frame["age"].isna().tolist() == [False, True]
-    assert digest(str(path), ["sex"]) == file_digest(path)
-    assert digest(None, ["view"]) is None
+    assert digest(str(path), ["sex"], False) == file_digest(path)
+    assert digest(None, ["view"], False) is None
 
 
 @pytest.mark.parametrize(
@@ -33,4 +34,4 @@ def test_the_columns_named_are_read_as_text(tmp_path):
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path, text, columns, said):
     with pytest.raises(StudyError, match=said):
-        digest(str(written(tmp_path, text)), columns)
+        digest(str(written(tmp_path, text)), columns, False)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from cxrscale.datasets import mimic_cxr_jpg, synthetic
+from cxrscale.datasets.spelling import Reading
 from cxrscale.datasets.synthetic import Planted, SyntheticSettings
 from cxrscale.errors import StudyError
 
@@ -43,7 +44,7 @@ def test_the_same_settings_give_the_same_bytes(made, tmp_path):
 def test_the_parser_reads_it_and_the_files_are_where_it_says(made):
     root, number = made
     sources = mimic_cxr_jpg.sources(root, "chexpert", "same")
-    images, labels = mimic_cxr_jpg.read_images(sources), mimic_cxr_jpg.read_labels(sources)
+    images, labels = mimic_cxr_jpg.read_images(sources, Reading()), mimic_cxr_jpg.read_labels(sources, None, Reading())
     assert len(images) == len(labels) == number
     assert images["subject_id"].nunique() == 12
     for row in images.itertuples():
@@ -57,7 +58,7 @@ def test_the_parser_reads_it_and_the_files_are_where_it_says(made):
 def test_boxes_lie_in_the_image_and_only_findings_with_a_trace_have_one(made):
     root, _ = made
     boxes = pd.read_csv(root / "boxes.csv")
-    images = mimic_cxr_jpg.read_images(mimic_cxr_jpg.sources(root, "chexpert", "same"))
+    images = mimic_cxr_jpg.read_images(mimic_cxr_jpg.sources(root, "chexpert", "same"), Reading())
     boxes = boxes.merge(images, on="image_id", validate="many_to_one")
     assert len(boxes) > 20
     assert set(boxes["finding"]) == set(PLANTED) - {"Pleural Other"}
@@ -132,7 +133,7 @@ def test_sha256sums_are_those_of_the_files(made):
 def drawn_and_labelled(root):
     """What was drawn (image, finding) and what the labels say of the same studies, both bool; frontal and lateral."""
     sources = mimic_cxr_jpg.sources(root, "chexpert", "same")
-    labels = mimic_cxr_jpg.read_labels(sources).set_index("image_id")
+    labels = mimic_cxr_jpg.read_labels(sources, None, Reading()).set_index("image_id")
     boxes = pd.read_csv(root / "boxes.csv")
     findings = sorted(set(boxes["finding"]))
     drawn = pd.crosstab(boxes["image_id"], boxes["finding"]).reindex(labels.index, fill_value=0)[findings] > 0
@@ -146,7 +147,9 @@ def test_correlated_findings_go_together_and_keep_their_prevalence(tmp_path):
     drawn, _ = drawn_and_labelled(tmp_path)
     assert drawn.mean().to_numpy() == pytest.approx(0.35, abs=0.07)
     assert (drawn["Fracture"] & drawn["Cardiomegaly"]).mean() == pytest.approx(0.25, abs=0.05)
-    other = mimic_cxr_jpg.read_labels(mimic_cxr_jpg.sources(tmp_path, "chexpert", "same")).set_index("image_id")
+    other = mimic_cxr_jpg.read_labels(mimic_cxr_jpg.sources(tmp_path, "chexpert", "same"), None, Reading()).set_index(
+        "image_id"
+    )
     signal_free = (other["label:Pleural Other"] == 1).fillna(False).astype(bool)
     assert np.corrcoef(signal_free, drawn["Fracture"])[0, 1] == pytest.approx(0, abs=0.12)
 

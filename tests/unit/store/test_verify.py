@@ -12,7 +12,7 @@ from PIL import Image
 
 from cxrscale import tables
 from cxrscale.errors import StudyError
-from cxrscale.store.changes import check_list, find_changes, set_aside
+from cxrscale.store.changes import check_list, find_changes, record_of, set_aside
 from cxrscale.store.fidelity import PSNR, SUMMARY, measure, summarise
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import (
@@ -118,7 +118,11 @@ def test_the_command_names_what_is_wrong_and_moves_it_away(made):
 def test_an_unchanged_data_set_has_no_changes(made):
     root, store, images = made
     assert find_changes(images, store, root, workers=2).empty
-    check_list(images, sorted(store.glob("base/shard-*")), tables.read(QUARANTINE, store / "base/quarantine.csv"))
+    check_list(
+        images,
+        [record_of(p) for p in sorted(store.glob("base/shard-*"))],
+        tables.read(QUARANTINE, store / "base/quarantine.csv"),
+    )
 
 
 def test_every_kind_of_change_is_found(made):
@@ -145,7 +149,11 @@ def test_every_kind_of_change_is_found(made):
     assert found["stale"].to_dict() == {i: i != "i4" for i in found.index}
     assert set(found.loc[found["stale"], "shard"]) == {0, 1}
     with pytest.raises(StudyError) as error:
-        check_list(images, sorted(store.glob("base/shard-*")), tables.read(QUARANTINE, store / "base/quarantine.csv"))
+        check_list(
+            images,
+            [record_of(p) for p in sorted(store.glob("base/shard-*"))],
+            tables.read(QUARANTINE, store / "base/quarantine.csv"),
+        )
     message = str(error.value)
     assert "2 that the data set names are not in it, 2 in it are no longer named so (first: i6, moved.png)" in message
     assert "snakemake --cores all check_sources" in message
