@@ -1,0 +1,23 @@
+import pandas as pd
+
+from cxrscale import notes, tables
+from cxrscale.store.bits import notes_on_bits, pictures_by_bits
+
+
+def manifest(*bits: int) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": [f"i{k}" for k in range(len(bits))], "native_bits": bits})
+
+
+def test_pictures_are_counted_by_bits():
+    assert pictures_by_bits(manifest(12, 8, 12, 16, 12)) == {8: 1, 12: 3, 16: 1}
+    assert pictures_by_bits(manifest()) == {}
+
+
+def test_a_note_says_where_bits_differ_and_what_to_do(tmp_path):
+    assert notes_on_bits(manifest(12, 12)) == notes_on_bits(manifest()) == []
+    ((about, note),) = notes_on_bits(manifest(*[12] * 1200, 10, 10, 10, 10))
+    assert about == "pictures"
+    assert "4 of 10, 1,200 of 12 bits (10 bits: i1200, i1201, i1202 and 1 more)" in note
+    assert "set store.bits to its bits" in note
+    notes.write([(about, note)], tmp_path / "notes.csv")
+    assert tables.read(notes.NOTES, tmp_path / "notes.csv")["note"].tolist() == [note]
