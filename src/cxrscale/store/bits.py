@@ -2,8 +2,6 @@
 
 import pandas as pd
 
-from cxrscale.notes import examples
-
 
 def pictures_by_bits(manifest: pd.DataFrame) -> dict[int, int]:
     """bits -> number of pictures, ascending. manifest: native_bits of the base store's manifest."""
@@ -14,20 +12,18 @@ def pictures_by_bits(manifest: pd.DataFrame) -> dict[int, int]:
 def notes_on_bits(manifest: pd.DataFrame) -> list[tuple[str, str]]:
     """Notes (about, note) for the table NOTES; none where all pictures fill the same bits.
 
-    manifest: image_id and native_bits of the base store's manifest.
+    manifest: native_bits of the base store's manifest. No image is named, since a report with notes may be passed on.
     """
     counts = pictures_by_bits(manifest)
     if len(counts) < 2:
         return []
-    rarest = min(counts, key=lambda bits: counts[bits])
-    named = examples(manifest.loc[manifest["native_bits"] == rarest, "image_id"])
-    numbers = ", ".join(f"{count:,} of {bits}" for bits, count in counts.items())
+    numbers = ", ".join(f"{bits} bits in {count:,}" for bits, count in counts.items())
     return [
         (
             "pictures",
-            f"The native files differ in the bits a sample that their values fill: {numbers} bits ({rarest} bits: "
-            f"{named}). Each picture was scaled to 8 bits by its own, so that equal values of the detector may have "
-            f"become different greys. If all files of 16 bits a sample come from one kind of detector, set store.bits "
-            f"to its bits.",
+            f"The native files differ in the bits a sample that their values fill: {numbers}. Each was scaled to 8 "
+            f"bits by its own, so that equal values may have become different greys. If all files of 16 bits a sample "
+            f"come from one kind of detector, set store.bits to its bits. base/manifest.parquet of the store names "
+            f"each picture's (native_bits).",
         )
     ]
