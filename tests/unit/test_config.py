@@ -137,9 +137,48 @@ def test_the_store_is_shared_by_studies_whose_pixels_are_the_same():
         {"jpeg_quality": 75},
         {"shards": 8},
         {"base_resolution_px": 3000},
+        {"bits": 12},
+        {"bits": 14},
+        {"least_levels": 2},
+        {"least_side_px": 100},
+        {"most_aspect": 2},
     ]
     names = {load({"store": s}).store_name() for s in others} | {study.store_name()}
-    assert len(names) == 6
+    assert len(names) == 11
+
+
+def test_a_store_keeps_its_name_where_later_settings_are_at_their_default():
+    default = {"bits": "auto", "least_levels": 32, "least_side_px": 32, "most_aspect": 4.0}
+    assert load({"store": default}).store_settings() == {
+        "base_resolution_px": 2048, "geometry": "stretch", "filter": "bilinear", "jpeg_quality": 95, "shards": 256,
+        "format": "mimic-cxr-jpg",
+    }  # fmt: skip
+    assert load({"store": {"bits": "12"}}).store_settings()["bits"] == 12  # --config gives text
+
+
+def test_the_defaults_of_what_is_accepted_are_those_of_the_store():
+    from cxrscale.store.pixels import BITS, Accepted
+
+    assert asdict(Accepted()) == StudyConfig().store.accepted()
+    assert [load({"store": {"bits": bits}}).store.bits for bits in BITS] == list(BITS)
+
+
+@pytest.mark.parametrize(
+    ("store", "key"),
+    [
+        ({"bits": 9}, "store.bits"),
+        ({"bits": 18}, "store.bits"),
+        ({"bits": "all"}, "store.bits"),
+        ({"least_levels": 1}, "store.least_levels"),
+        ({"least_levels": 257}, "store.least_levels"),
+        ({"least_side_px": 0}, "store.least_side_px"),
+        ({"most_aspect": 0.5}, "store.most_aspect"),
+    ],
+)
+def test_no_picture_can_be_accepted_that_shows_nothing(store, key):
+    with pytest.raises(StudyError) as error:
+        load({"store": store})
+    assert key in str(error.value)
 
 
 def test_overrides_are_laid_over_the_settings_of_the_learners_they_name():

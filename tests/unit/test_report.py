@@ -38,7 +38,7 @@ from cxrscale.report.resolutions import (
     pairs_table,
     scope_sentence,
 )
-from cxrscale.report.study import findings_table, images_table, protocol_table, store_table
+from cxrscale.report.study import bits_table, findings_table, images_table, protocol_table, store_table
 from cxrscale.stacking import CHOSEN, CONTROL, GAINS, PRIMARY, STACKED, WEIGHTS
 
 NAN = float("nan")
@@ -515,6 +515,13 @@ def test_nothing_learned_is_no_agreement():
     assert agreement("a gain", same | {"upper": -0.001}, 0.01, seen=True).text == "as planted"
     assert agreement("a gain", same | {"lower": 0.001}, 0.01, seen=True).text == "not as planted"
     assert agreement("no gain", same | {"lower": -0.1, "upper": -0.02}, 0.01, seen=True).text == "not as planted"
+
+
+def test_pictures_are_counted_by_bits():
+    results = make_results()
+    results.manifest["native_bits"] = [8, *[12] * (len(results.manifest) - 1)]
+    n = len(results.manifest)
+    assert bits_table(results).rows == [["8", "1", f"{1 / n:.1%}"], ["12", f"{n - 1}", f"{1 - 1 / n:.1%}"]]
 
 
 def test_images_out_of_the_store_do_not_count():

@@ -21,10 +21,10 @@ def notes_on_bits(manifest: pd.DataFrame) -> list[Note]:
         return []
     rarest = min(counts, key=lambda bits: counts[bits])
     named = examples(manifest.loc[manifest["native_bits"] == rarest, "image_id"])
-    numbers = ", ".join(f"{count:,} of {bits}" for bits, count in counts.items())
+    numbers = ", ".join(f"{bits} bits in {count:,}" for bits, count in counts.items())
     said = (
-        f"The native files differ in the bits a sample that their values fill: {numbers} bits. Each picture was scaled "
-        f"to 8 bits by its own, so that equal values of the detector may have become different greys. If all files of "
-        f"16 bits a sample come from one kind of detector, set store.bits to its bits."
+        f"The native files differ in the bits a sample that their values fill: {numbers}. Each was scaled to 8 bits by "
+        f"its own, so that equal values may have become different greys. If all files of 16 bits a sample come from one "
+        f"kind of detector, set store.bits to its bits."
     )
     return [Note("pictures", said, f"{rarest} bits: {named}")]

@@ -69,7 +69,7 @@ def decode_native(data: bytes, accepted: Accepted) -> Native:
     except (UnreadableImageError, MemoryError, ImportError):
         raise
     except Exception as error:  # decoders raise anything at damaged bytes, and one picture must not stop a shard
-        raise UnreadableImageError(f"cannot be decoded: {error or type(error).__name__}") from error
+        raise UnreadableImageError(f"cannot be decoded: {str(error) or type(error).__name__}") from error
     _check_content(native, alpha_varies, accepted)
     return native
 
@@ -77,11 +77,11 @@ def decode_native(data: bytes, accepted: Accepted) -> Native:
 def _decode(data: bytes, bits: Bits) -> tuple[Native, bool]:
     """The upright picture, and whether its transparency differs between pixels."""
     if not data.startswith((JPEG_START, PNG_START)):
-        raise UnreadableImageError("is no JPEG or PNG file")
+        raise UnreadableImageError("cannot be decoded: it is no JPEG or PNG file")
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            image = Image.open(io.BytesIO(data), formats=["JPEG", "PNG"])
+            image: Image.Image = Image.open(io.BytesIO(data), formats=["JPEG", "PNG"])
         except UnidentifiedImageError:
             raise UnreadableImageError(
                 "cannot be decoded: its header is damaged, or is that of a rare kind (a JPEG of 12 bits)"
@@ -96,6 +96,8 @@ def _decode(data: bytes, bits: Bits) -> tuple[Native, bool]:
             check_png(data)
             image.load()
         orientation = image.getexif().get(0x0112, 1)
+    if image.mode == "P":  # by way of RGBA, since Pillow warns where a palette's transparency is dropped
+        image = image.convert("RGBA")
     if not is_png:  # libjpeg-turbo gives the luma of a colour JPEG as it is stored, in less time than its colours
         native = Native(simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)[:, :, 0], 8)
         check_jpeg(data)

@@ -127,7 +127,9 @@ def test_values_of_groups_that_may_be_the_same_stop(values):
 
 def test_files_are_compared_in_their_spelling():
     check_same_spelling(["a", "b", "new"], ["a", "b"], "f.csv: study_id", "g.csv: study_id")
-    with pytest.raises(StudyError, match=r"f.csv: study_id holds 'A', g.csv: study_id holds 'a', which may be the same"):
+    with pytest.raises(
+        StudyError, match=r"f.csv: study_id holds 'A', g.csv: study_id holds 'a', which may be the same"
+    ):
         check_same_spelling(["A"], ["a", "b"], "f.csv: study_id", "g.csv: study_id")
 
 

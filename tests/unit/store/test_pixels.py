@@ -1,11 +1,15 @@
 import io
+import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cxrscale.store import pixels
 from cxrscale.store.pixels import (
+    Accepted,
     UnreadableImageError,
     decode,
     decode_into,
@@ -24,35 +28,45 @@ def saved(array_or_image, format_="PNG", **options) -> bytes:
     return out.getvalue()
 
 
+#: Pictures may be as small and as plain as a test likes.
+ANY = Accepted(least_levels=1, least_side_px=1, most_aspect=100)
+
+
+def decoded(data: bytes, accepted: Accepted = ANY) -> np.ndarray:
+    return decode_native(data, accepted).pixels
+
+
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 48)).astype(np.uint8)
 
 
 def test_grey_png_is_itself_and_grey_jpeg_is_what_pillow_reads():
-    assert (decode_native(saved(GREY)) == GREY).all()
+    assert (decoded(saved(GREY)) == GREY).all()
     jpeg = saved(NOISE, "JPEG", quality=90)
-    assert np.abs(decode_native(jpeg).astype(int) - np.asarray(Image.open(io.BytesIO(jpeg)))).max() <= 1
+    assert np.abs(decoded(jpeg).astype(int) - np.asarray(Image.open(io.BytesIO(jpeg)))).max() <= 1
 
 
 @pytest.mark.parametrize(("rgb", "luma"), [((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29), ((9, 9, 9), 9)])
 def test_colour_becomes_luma(rgb, luma):
     """ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B."""
     colour = np.full((8, 8, 3), rgb, np.uint8)
-    assert (decode_native(saved(colour)) == luma).all()
+    colour[:, 4:] = 0
+    expected = np.where(np.arange(8) < 4, luma, 0)
+    assert (decoded(saved(colour)) == expected).all()
     rgba = np.dstack([colour, np.full((8, 8), 128, np.uint8)])
-    assert (decode_native(saved(rgba)) == luma).all()
+    assert (decoded(saved(rgba)) == expected).all()
 
 
 def test_sixteen_bits_are_scaled_by_257():
     wide = GREY.astype(np.uint16) * 257
-    assert (decode_native(saved(wide)) == GREY).all()
-    assert decode_native(saved(np.array([[0, 128, 129, 65_535]], np.uint16))).tolist() == [[0, 0, 1, 255]]
+    assert (decoded(saved(wide)) == GREY).all()
+    assert decoded(saved(np.array([[0, 128, 129, 65_535]], np.uint16))).tolist() == [[0, 0, 1, 255]]
 
 
 def test_a_palette_is_looked_up():
     image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), mode="L").convert("P")
     image.putpalette([200, 200, 200, 10, 10, 10] + [0] * 762)
-    assert decode_native(saved(image)).tolist() == [[200, 10], [10, 200]]
+    assert decoded(saved(image)).tolist() == [[200, 10], [10, 200]]
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG"])
@@ -62,14 +76,14 @@ def test_exif_orientation_is_applied(format_):
     lying[:, 16:] = 200
     exif = Image.Exif()
     exif[0x0112] = 6
-    upright = decode_native(saved(lying, format_, exif=exif))
+    upright = decoded(saved(lying, format_, exif=exif))
     assert upright.shape == (32, 16)
     assert upright[:15].max() < 10
     assert upright[17:].min() > 190
 
 
 def test_a_bilevel_image_is_black_and_white():
-    assert decode_native(saved(Image.fromarray(GREY > 127))).tolist() == np.where(GREY > 127, 255, 0).tolist()
+    assert decoded(saved(Image.fromarray(GREY > 127))).tolist() == np.where(GREY > 127, 255, 0).tolist()
 
 
 def apng() -> bytes:
@@ -93,7 +107,262 @@ def apng() -> bytes:
 )
 def test_what_cannot_be_used_says_why(data, reason):
     with pytest.raises(UnreadableImageError, match=reason):
-        decode_native(data)
+        decode_native(data, ANY)
+
+
+def radiograph_like(height: int, width: int) -> np.ndarray:
+    """Power falling with the square of the frequency, as radiographs have it, over most of the grey range."""
+    rng = np.random.default_rng(8)
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    noise = np.fft.irfft2(
+        np.fft.rfft2(rng.standard_normal((height, width))) / (0.01 + np.hypot(fy, fx)), s=(height, width)
+    )
+    return np.clip(128 + 40 * noise / noise.std(), 0, 255).astype(np.uint8)
+
+
+def png(samples: np.ndarray, colour_type: int) -> bytes:
+    """A PNG of 16 bits a sample; Pillow writes grey alone. samples: uint16 (h, w) or (h, w, channels)."""
+    height, width = samples.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(v)) + k + v + struct.pack(">I", zlib.crc32(k + v)) for k, v in chunks
+    )
+
+
+#: Kind of PNG -> a function that gives one of 16 bits a sample from grey, uint16 (h, w).
+SIXTEEN_BITS = {
+    "grey": lambda grey: png(grey, 0),
+    "colour": lambda grey: png(np.dstack([grey] * 3), 2),
+    "grey and alpha": lambda grey: png(np.dstack([grey, ~grey]), 4),
+    "colour and alpha": lambda grey: png(np.dstack([grey] * 3 + [~grey]), 6),
+}
+
+
+@pytest.mark.parametrize("kind", SIXTEEN_BITS)
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_the_levels_of_16_bits_a_sample_are_kept(kind, bits):
+    """Ten bits in 16 would leave 5 of 256 levels, twelve 17, if 65,535 became 255."""
+    grey = np.linspace(0, 2**bits - 1, 64 * 48).round().astype(np.uint16).reshape(64, 48)
+    native = decode_native(SIXTEEN_BITS[kind](grey), Accepted())
+    assert native.bits == bits
+    assert native.pixels.dtype == np.uint8
+    assert (native.pixels == np.floor(grey * 255.0 / (2**bits - 1) + 0.5)).all()
+    assert len(np.unique(native.pixels)) == 256
+
+
+def test_luma_is_taken_before_bits_are_lost():
+    red, green, blue = np.random.default_rng(4).integers(0, 4096, (3, 40, 50)).astype(np.uint16)
+    native = decode_native(png(np.dstack([red, green, blue]), 2), Accepted("auto"))
+    exact = (0.299 * red + 0.587 * green + 0.114 * blue) * 255 / 4095
+    assert native.bits == 12
+    assert np.abs(native.pixels - exact).max() < 0.54  # half a level of 8 bits, half one of 12
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"), [(255, 8), (256, 10), (1023, 10), (1024, 12), (4096, 14), (16_383, 14), (16_384, 16)]
+)
+def test_the_largest_sample_decides_on_the_bits(largest, bits):
+    assert decode_native(png(np.array([[0, largest]], np.uint16), 0), ANY).bits == bits
+    red = np.zeros((1, 2, 3), np.uint16)
+    red[0, 1, 0] = largest  # its luma fills two bits less
+    assert decode_native(png(red, 2), ANY).bits == bits
+
+
+@pytest.mark.parametrize("kind", SIXTEEN_BITS)
+def test_bits_can_be_fixed_and_hold_for_files_of_16_bits_a_sample_alone(kind):
+    grey = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    native = decode_native(SIXTEEN_BITS[kind](grey), Accepted(bits=14))
+    assert native.bits == 14
+    assert (native.pixels == np.floor(grey * 255.0 / 16_383 + 0.5)).all()
+    with pytest.raises(UnreadableImageError, match=r"^holds the value 4095; store.bits 10 allows 1023 at most$"):
+        decode_native(SIXTEEN_BITS[kind](grey), Accepted(bits=10))
+    with pytest.raises(UnreadableImageError, match=r"^has 17 grey levels of 16 bits a sample; expected 32 \(store.lea"):
+        decode_native(SIXTEEN_BITS[kind](grey), Accepted(bits=16))
+    eight = decode_native(saved(NOISE), Accepted(bits=12))
+    assert eight.bits == 8
+    assert (eight.pixels == NOISE).all()
+
+
+def tinted(height: int = 301, width: int = 257) -> Image.Image:
+    """A radiograph-like picture whose colours differ, of odd sides."""
+    grey = radiograph_like(height, width).astype(int)
+    return Image.fromarray(np.dstack([grey * 0.5 + 60, grey * 0.5 + 40, 170 - grey * 0.3]).astype(np.uint8))
+
+
+JPEGS = {
+    "4:2:0": {"subsampling": 2},
+    "4:2:2": {"subsampling": 1},
+    "4:4:4": {"subsampling": 0},
+    "RGB": {"keep_rgb": True},
+    "progressive": {"progressive": True},
+    "optimised": {"optimize": True},
+    "restarts": {"restart_marker_rows": 1},
+    "grey": {"mode": "L"},
+    "grey progressive": {"mode": "L", "progressive": True},
+}
+
+
+def jpeg(kind: str) -> bytes:
+    options = dict(JPEGS[kind])
+    return saved(tinted().convert(options.pop("mode", "RGB")), "JPEG", quality=90, **options)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpegs_luma_is_that_of_pillows_upright_picture(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = dict(JPEGS[kind])
+    data = saved(tinted().convert(options.pop("mode", "RGB")), "JPEG", quality=90, exif=exif, **options)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("L"))
+    found = decoded(data, Accepted())
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 2
+
+
+def refused(data: bytes, accepted: Accepted = ANY) -> str:
+    with pytest.raises(UnreadableImageError) as error:
+        decode_native(data, accepted)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("fraction", [0.35, 0.5, 0.65])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_with_a_hole_or_an_end_in_its_middle_is_damaged_whatever_its_mode(kind, fraction):
+    data = jpeg(kind)
+    at = int(fraction * len(data))
+    for damaged in (data[:at] + bytes(200) + data[at + 200 :], data[:at] + b"\xff\xd9" + data[at + 2 :], data[:at]):
+        assert refused(damaged).startswith("cannot be decoded: ")
+
+
+@pytest.mark.parametrize("kind", ["progressive", "grey progressive"])
+def test_a_jpeg_that_ends_between_two_scans_is_damaged(kind):
+    """libjpeg takes it for a whole, blurred picture and says nothing."""
+    data = jpeg(kind)
+    begins = [data.rfind(b"\xff\xc4", 0, m.start()) for m in re.finditer(b"\xff\xda", data)]
+    assert len(begins) >= 6
+    for begin in begins[1:]:
+        assert "ends before its last scan" in refused(data[:begin] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("how", [{}, {"optimize": True}, {"progressive": True}])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_flat_parts_of_a_picture_are_no_lost_bytes(mode, how):
+    """An optimised coder writes long runs of zeros for a black border."""
+    picture = np.zeros((1200, 1200), np.uint8)
+    picture[300:700, 400:800] = radiograph_like(400, 400)
+    decoded(saved(Image.fromarray(picture).convert(mode), "JPEG", **how), Accepted())
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        saved(NOISE),
+        saved(np.dstack([NOISE] * 3)),
+        png(NOISE.astype(np.uint16) * 257, 0),
+        png(np.dstack([NOISE] * 3), 2),
+    ],
+    ids=["grey", "colour", "16-bit grey", "48-bit colour"],
+)
+def test_a_png_whose_bytes_changed_is_damaged(whole):
+    decoded(whole)
+    for at in (whole.index(b"IDAT") + 300, len(whole) - 14, len(whole) - 3):  # pixels, their checksum, the end's
+        assert "does not match its checksum" in refused(flipped(whole, at))
+    assert "ends before its last chunk" in refused(whole[:-12])
+    assert "ends before its last chunk" in refused(whole[:-5])
+
+
+def test_a_decoders_warning_is_damage():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(NOISE, "JPEG", exif=exif.tobytes()[:-12])
+    assert refused(data).startswith("cannot be decoded: Corrupt EXIF data")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("cannot identify image file <_io.BytesIO object at 0x7f3a5c1b2d40>"),
+        struct.error("unpack requires a buffer of 4 bytes\n(in <function f at 0x7F3A5C1B2D40>)"),
+        SyntaxError("broken at 0x7f3a5c1b2d40"),
+        OverflowError(),
+        KeyError(b"?"),
+        zlib.error("Error -3"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_decoder_raises_is_a_reason_without_an_address(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    for module, name, data in [(Image, "open", saved(NOISE)), (pixels.simplejpeg, "decode_jpeg", saved(NOISE, "JPEG"))]:
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, fail)
+            reason = refused(data)
+        assert re.fullmatch(r"cannot be decoded: \w[^\n]*", reason)
+        assert "0x" not in reason.lower()
+
+
+def test_memory_that_is_missing_is_no_fault_of_the_picture(monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(pixels.simplejpeg, "decode_jpeg", fail)
+    with pytest.raises(MemoryError):
+        decoded(saved(NOISE, "JPEG"))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (saved(np.zeros((64, 64), np.uint8)), "is all black"),
+        (saved(np.zeros((64, 64, 3), np.uint8), "JPEG"), "is all black"),
+        (saved(np.full((64, 64), 255, np.uint8), "JPEG"), "is all white"),
+        (png(np.full((64, 64, 3), 65_535, np.uint16), 2), "is all white"),
+        (saved(np.full((64, 64, 3), (10, 200, 90), np.uint8)), "is of one grey"),
+        (saved(Image.fromarray(NOISE > 127)), "has 2 grey levels; expected 32 (store.least_levels)"),
+        (saved(NOISE // 9), "has 29 grey levels; expected 32 (store.least_levels)"),
+        (saved(NOISE[:1, :1]), "is 1 x 1 px; expected a shorter side of 32 px (store.least_side_px)"),
+        (saved(NOISE[:, :31], "JPEG"), "is 64 x 31 px; expected a shorter side of 32 px (store.least_side_px)"),
+        (saved(np.resize(NOISE, (10, 10_000))), "is 10 x 10000 px; expected a shorter side of 32 px (store.least_side"),
+        (
+            saved(np.resize(NOISE, (161, 40)), "JPEG"),
+            "is 161 x 40 px; expected a longer side of at most 4 times the shorter (store.most_aspect)",
+        ),
+        (saved(np.dstack([NOISE * 0] * 3 + [NOISE])), "shows something in its transparency (alpha) alone"),
+        (saved(np.dstack([NOISE * 0 + 9, NOISE])), "shows something in its transparency (alpha) alone"),
+        (
+            png(np.dstack([NOISE * 0, NOISE]).astype(np.uint16) * 257, 4),
+            "shows something in its transparency (alpha) alone",
+        ),
+        (
+            saved(Image.fromarray(NOISE, mode="L").convert("P", palette=0), transparency=bytes(range(256))),
+            None,
+        ),
+    ],
+    ids=[
+        "black", "black JPEG", "white JPEG", "white 48 bits", "one colour", "mask", "29 levels", "one pixel", "narrow",
+        "line", "strip", "RGBA", "LA", "LA of 16 bits", "palette with transparency",
+    ],
+)  # fmt: skip
+def test_pictures_that_can_show_nothing_are_refused(data, reason):
+    if reason is None:
+        decoded(data, Accepted())
+    else:
+        assert refused(data, Accepted()).startswith(reason)
+
+
+def test_a_palette_of_one_colour_may_hide_a_picture_in_its_transparency():
+    image = Image.fromarray(NOISE).convert("P")
+    image.putpalette([7, 7, 7] * 256)
+    assert refused(saved(image)) == "is of one grey"
+    assert refused(saved(image, transparency=bytes(range(256)))) == "shows something in its transparency (alpha) alone"
 
 
 def test_padding_by_hand():
@@ -150,16 +419,6 @@ def test_resampling_equals_a_float64_reference(filter_, size):
     picture = np.random.default_rng(3).integers(80, 176, (306, 255)).astype(np.uint8)
     expected = weights(306, size[0], filter_) @ picture @ weights(255, size[1], filter_).T
     assert np.abs(pixels.resample(picture, *size, filter_) - expected).max() <= 1.5
-
-
-def radiograph_like(height: int, width: int) -> np.ndarray:
-    """Power falling with the square of the frequency, as radiographs have it, over most of the grey range."""
-    rng = np.random.default_rng(8)
-    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
-    noise = np.fft.irfft2(
-        np.fft.rfft2(rng.standard_normal((height, width))) / (0.01 + np.hypot(fy, fx)), s=(height, width)
-    )
-    return np.clip(128 + 40 * noise / noise.std(), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from PIL import Image
 from cxrscale import tables
 from cxrscale.errors import StudyError
 from cxrscale.store import pixels
+from cxrscale.store.pixels import Accepted
 from cxrscale.store.shards import (
     MANIFEST,
     QUARANTINE,
@@ -24,16 +25,19 @@ from cxrscale.store.shards import (
     list_shards,
 )
 
-SETTINGS = BaseSettings(24, "stretch", "bilinear", 90)
+SETTINGS = BaseSettings(24, "stretch", "bilinear", 90, Accepted(least_levels=2, least_side_px=20))
 
 
 @pytest.fixture
 def native(tmp_path):
-    """Forty pictures of one shard, listed in no order; the picture of image k is grey 6 k, 20 high and 30 wide."""
+    """Forty pictures of one shard, listed in no order; the picture of image k is grey 6 k but for one pixel of 6 k + 1,
+    20 high and 30 wide."""
     root = tmp_path / "native"
     root.mkdir()
     for k in range(40):
-        Image.fromarray(np.full((20, 30), 6 * k, np.uint8)).save(root / f"i{k}.png")
+        pixels = np.full((20, 30), 6 * k, np.uint8)
+        pixels[10, 10] += 1
+        Image.fromarray(pixels).save(root / f"i{k}.png")
     ids = [f"i{k}" for k in np.random.default_rng(1).permutation(40)]
     return root, pd.DataFrame(
         {
@@ -100,6 +104,47 @@ def test_absent_and_damaged_images_are_quarantined_with_the_reason(native, tmp_p
     assert table["reason"]["i7"] == "cannot be read: Is a directory"
     assert len(table) == 3
     assert not {"i5", "i6", "i7"} & set(list_shards([path], 24, "stretch")["image_id"])
+
+
+HTML = b"<!DOCTYPE html><html><body>Please log in.</body></html>"
+
+
+def test_the_quarantine_is_the_same_bytes_in_each_run(native, tmp_path):
+    """Pillow's message names the address of what it read."""
+    root, _ = native
+    whole = (root / "i9.png").read_bytes()
+    for name, data in {
+        "i4": b"",
+        "i5": b"not a picture",
+        "i6": HTML,
+        "i7": whole[:-30],
+        "i8": whole[:20],
+        "i9": pixels.encode(np.zeros((20, 30), np.uint8), 90)[:200],
+    }.items():
+        (root / f"{name}.png").write_bytes(data)
+    first, second = (ingest(native, tmp_path / run, fraction=0.2)[2].read_bytes() for run in ("a", "b"))
+    assert first == second
+    assert b" at 0x" not in first
+    reasons = tables.read(QUARANTINE, tmp_path / "a/store/quarantine.csv").set_index("image_id")["reason"]
+    assert len(reasons) == 6
+    assert set(reasons[["i4", "i5", "i6"]]) == {"cannot be decoded: it is no JPEG or PNG file"}
+
+
+def test_a_shard_and_its_manifest_say_by_how_many_bits_each_picture_was_scaled(native, tmp_path):
+    root, _ = native
+    for k, bits in ((0, 12), (1, 14)):
+        grey = np.linspace(0, 2**bits - 1, 600).astype(np.uint16).reshape(20, 30)
+        Image.fromarray(grey).save(root / f"i{k}.png")
+    _, path, _ = ingest(native, tmp_path)
+    assert pq.read_table(path)["native_bits"].to_pylist() == [12, 14, *[8] * 38]
+    assert list(list_shards([path], 24, "stretch")["native_bits"]) == [12, 14, *[8] * 38]
+
+
+def test_a_shard_of_another_version_is_refused(native, tmp_path):
+    _, path, _ = ingest(native, tmp_path)
+    pq.write_table(pq.read_table(path).drop_columns(["native_bits"]), path)
+    with pytest.raises(StudyError, match=r"its columns are not those .* --set-aside"):
+        list_shards([path], 24, "stretch")
 
 
 def test_too_many_unreadable_images_stop_with_counts_and_nothing_is_written(native, tmp_path):

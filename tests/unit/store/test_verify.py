@@ -14,6 +14,7 @@ from cxrscale import tables
 from cxrscale.errors import StudyError
 from cxrscale.store.changes import check_list, find_changes, record_of, set_aside
 from cxrscale.store.fidelity import PSNR, SUMMARY, measure, summarise
+from cxrscale.store.pixels import Accepted
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import (
     MANIFEST,
@@ -27,6 +28,7 @@ from cxrscale.store.shards import (
 from cxrscale.store.verify import verify
 
 SHARDS = 2
+ACCEPTED = Accepted(least_side_px=20)
 
 
 def manifest(folder, size_px):
@@ -48,7 +50,7 @@ def made(tmp_path):
     for s in range(SHARDS):
         base = store / f"base/{shard_name(s)}.parquet"
         others = (store / f"base/sample/{base.name}", store / f"base/quarantine/{shard_name(s)}.csv")
-        ingest_shard(images, s, root, BaseSettings(32, "stretch", "area", 95), 0.1, base, *others, 3)
+        ingest_shard(images, s, root, BaseSettings(32, "stretch", "area", 95, ACCEPTED), 0.1, base, *others, 3)
         downscale_shard(base, {16: store / f"16/{base.name}"}, "area", 95)
     parts = [tables.read(QUARANTINE, path) for path in sorted(store.glob("base/quarantine/*.csv"))]
     tables.write(QUARANTINE, pd.concat(parts), store / "base/quarantine.csv")
@@ -117,7 +119,7 @@ def test_the_command_names_what_is_wrong_and_moves_it_away(made):
 
 def test_an_unchanged_data_set_has_no_changes(made):
     root, store, images = made
-    assert find_changes(images, store, root, workers=2).empty
+    assert find_changes(images, store, root, ACCEPTED, workers=2).empty
     check_list(
         images,
         [record_of(p) for p in sorted(store.glob("base/shard-*"))],
@@ -132,11 +134,11 @@ def test_every_kind_of_change_is_found(made):
     (root / "2.png").write_bytes(data)
     (root / "4.png").unlink()
     (root / "6.png").rename(root / "moved.png")
-    Image.fromarray(np.zeros((20, 20), np.uint8)).save(root / "11.png")
+    Image.fromarray(np.random.default_rng(11).integers(0, 256, (20, 20)).astype(np.uint8)).save(root / "11.png")
     images.loc[6, "path"] = "moved.png"
     images = images.drop(index=8)
     images.loc[20] = ["new", "0.png", 0, 20]
-    found = find_changes(images, store, root, workers=1).set_index("image_id")
+    found = find_changes(images, store, root, ACCEPTED, workers=1).set_index("image_id")
     assert found["change"].to_dict() == {
         "i2": "has other bytes",
         "i4": "is gone; the store keeps it",
@@ -159,6 +161,30 @@ def test_every_kind_of_change_is_found(made):
     assert "snakemake --cores all check_sources" in message
 
 
+def test_what_ingest_would_accept_now_is_a_change(made):
+    """Which pictures are accepted decides, as at ingest."""
+    root, store, images = made
+    mask = np.random.default_rng(2).integers(0, 2, (40, 40)).astype(np.uint8) * 255
+    Image.fromarray(mask).save(root / "11.png")
+    assert find_changes(images, store, root, ACCEPTED, workers=1).empty
+    (change,) = find_changes(images, store, root, Accepted(least_levels=2, least_side_px=20), workers=1)["change"]
+    assert change.startswith("can be used now; it was left out because it cannot be decoded")
+
+
+def test_losses_are_measured_on_the_grey_that_ingest_made(tmp_path):
+    grey = np.random.default_rng(3).integers(0, 4096, (40, 40)).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    images = pd.DataFrame({"image_id": ["a"], "path": ["a.png"], "shard": 0, "order": 0})
+    base, sample = tmp_path / "base/shard-00000.parquet", tmp_path / "sample.parquet"
+    for bits in ("auto", 14):
+        accepted = Accepted(bits=bits)
+        settings = BaseSettings(40, "stretch", "area", "lossless", accepted)
+        ingest_shard(images, 0, tmp_path, settings, 0.0, base, sample, tmp_path / "quarantine.csv")
+        manifest(base.parent, 40)
+        (found,) = measure([sample], StoreReader(base.parent), 40, "stretch", "area", accepted)["jpeg_db"]
+        assert np.isnan(found)  # equal: nothing was lost
+
+
 def test_setting_aside_moves_files_and_their_manifests_and_deletes_nothing(made):
     _, store, _ = made
     before = {p.name: p.read_bytes() for p in store.glob("16/*")}
@@ -176,7 +202,7 @@ def test_psnr_is_measured_against_lossless_ways(made):
     assert [len(pq.read_table(p)) for p in samples] == [3, 3]
     for folder, size_px in (("base", 32), ("16", 16)):
         reader = StoreReader(store / folder)
-        psnr = measure(samples, reader, 32, "stretch", "area")
+        psnr = measure(samples, reader, 32, "stretch", "area", ACCEPTED)
         assert list(psnr["image_id"]) == ["i0", "i2", "i4", "i1", "i3", "i5"]
         assert (psnr["jpeg_db"] > 30).all()
         if folder == "base":
