@@ -17,6 +17,7 @@ from cxrscale.field_effect import FIELD_EFFECT, TOO_FEW, field_points
 from cxrscale.field_size import ALL_CHANNELS
 from cxrscale.figures import ActivationMaps
 from cxrscale.localisation import measure_maps, summarise
+from cxrscale.notes import NOTES
 from cxrscale.report.content import DASH, KEY, Cell, ReportSettings, Results, average, measure, number, p_text
 from cxrscale.report.explaining import (
     LENGTHS,
@@ -213,6 +214,9 @@ def make_results(
             for r in resolutions
         ],
         targets=dict.fromkeys(folds, targets),
+        notes=framed(
+            NOTES, [("ids", "f.csv: subject_id is read in another spelling on 3 rows.", "'patient-9 ' as ...")]
+        ),
         quarantine=pd.DataFrame({"image_id": ["lost-image"], "path": ["files/lost.jpg"], "reason": ["is absent"]}),
         manifest=pd.DataFrame(
             {"image_id": targets["image_id"], "native_height_px": 80, "native_width_px": 40, "native_px": 40}
@@ -231,6 +235,19 @@ def make_results(
             }
         ),
     )
+
+
+def test_notes_stand_first_and_name_no_patient_in_the_page_to_share(tmp_path):
+    results = make_results()
+    for allowed in (False, True):
+        page, local = make_pages(results, make_settings(patient_pictures=allowed), tmp_path)
+        said = "Ids: f.csv: subject_id is read in another spelling on 3 rows."
+        assert page.index("Read first") < page.index(said) < page.index("The answer")
+        assert "patient-9" not in page
+        assert "patient-9" in local
+    assert f"Note: {said}" in summary_lines(results, make_settings(), "report.html")
+    nothing = dataclasses.replace(results, notes=results.notes.iloc[:0])
+    assert "Read first" not in make_pages(nothing, make_settings(), tmp_path)[0]
 
 
 def make_pages(results: Results, settings: ReportSettings, folder) -> tuple[str, str]:

@@ -7,7 +7,15 @@ from sklearn.model_selection import KFold
 
 from cxrscale.errors import StudyError
 from cxrscale.findings import LabelPolicy
-from cxrscale.splits import SplitSettings, build_targets, combine_split, official_split, split_patients
+from cxrscale.splits import (
+    SplitSettings,
+    build_targets,
+    combine_split,
+    keep_together,
+    notes_on_sources,
+    official_split,
+    split_patients,
+)
 
 PATIENTS = [f"p{i:02d}" for i in range(23)]
 
@@ -17,7 +25,7 @@ def study(patients=20, views=("PA", "LATERAL"), **labels):
     rows = [(f"{p}-{v}", f"p{p:02d}", f"s{p:02d}", v) for p in range(patients) for v in views]
     images = pd.DataFrame(rows, columns=["image_id", "subject_id", "study_id", "view"])
     images["official_split"] = None
-    table = images[["image_id", "subject_id", "study_id"]].copy()
+    table = images[["image_id", "subject_id", "study_id"]].assign(source="chexpert")
     for finding in ("Edema", "Fracture"):
         table[f"label:{finding}"] = pd.array(labels.get(finding, [1, 0] * patients), dtype="Int8")
     return table, images
@@ -127,7 +135,7 @@ def test_an_unknown_finding_lists_the_known():
 
 
 def test_a_view_that_no_image_has_lists_the_views():
-    with pytest.raises(StudyError, match=r"no image has a view in \['AP'\]; the views are \['LATERAL', 'PA'\]"):
+    with pytest.raises(StudyError, match=r"no image has the view 'AP'; the views are \['LATERAL', 'PA'\]"):
         build(*study(), views=["AP"])
 
 
@@ -154,9 +162,9 @@ def test_a_finding_without_positives_in_a_split_warns_with_what_happens_instead(
 
 
 def test_too_few_patients_are_refused():
-    with pytest.raises(StudyError, match=r"leave .* for validate; each needs one at least"):
+    with pytest.raises(StudyError, match=r"leave .* for validate and .* for combine; each needs one at least"):
         split_patients(PATIENTS[:4], SplitSettings(folds=2), 0)
-    with pytest.raises(StudyError, match=r"3 patients .* 10 folds"):
+    with pytest.raises(StudyError, match=r"3 patients cannot fill 10 folds .* Lower split.folds to 1 at most"):
         split_patients(PATIENTS[:3], SplitSettings(folds=10, validate_fraction=0.4), 9)
 
 
@@ -165,3 +173,132 @@ def test_a_view_filter_that_empties_test_is_refused():
     images.loc[images["subject_id"].isin(["p00", "p01"]), "view"] = "AP"
     with pytest.raises(StudyError, match="none of Edema, Fracture has positives and negatives in both train and test"):
         build(labels, images, views=["PA", "LATERAL"])
+
+
+@pytest.mark.parametrize(("views", "near"), [(["PA", "P A"], "PA"), (["pa"], "PA"), (["PA", "lateral"], "LATERAL")])
+def test_each_view_that_is_asked_for_must_be_there(views, near):
+    with pytest.raises(StudyError, match=f"no image has the view .* .did you mean '{near}'"):
+        build(*study(), views=views)
+
+
+def test_views_are_compared_in_one_spelling():
+    assert len(build(*study(), views=["PA ", " LATERAL"])) == 40
+
+
+@pytest.mark.parametrize(("patients", "folds"), [(12, 50), (12, 12), (12, 7), (3, 2)])
+def test_a_fold_of_one_patient_to_test_is_refused(patients, folds):
+    with pytest.raises(StudyError, match=f"{patients} patients cannot fill {folds} folds with 2 patients each"):
+        split_patients(PATIENTS[:patients], SplitSettings(folds=folds), 0)
+
+
+def test_a_published_test_split_of_one_patient_is_refused():
+    labels, images = study()
+    images["official_split"] = np.repeat(["train"] * 19 + ["test"], 2)
+    with pytest.raises(StudyError, match="1 patient is in test; expected more"):
+        build(labels, images, SplitSettings(method="official"))
+
+
+def test_a_combine_fraction_that_comes_to_nobody_is_refused():
+    with pytest.raises(StudyError, match=r"leave .* 0 for combine; each needs one at least"):
+        split_patients(PATIENTS[:8], SplitSettings(folds=2, validate_fraction=0.3, combine_fraction=0.1), 0)
+
+
+def read_by_a_radiologist(read, published=("train",) * 10 + ("validate",) * 2 + ("test",) * 8, **settings):
+    """20 patients with a published split; `read`: patients whose studies a radiologist read."""
+    labels, images = study()
+    images["official_split"] = np.repeat(list(published), 2)
+    labels.loc[labels["subject_id"].isin([f"p{p:02d}" for p in read]), "source"] = "radiologist"
+    findings = ("Edema", "Fracture")
+    policy = dict.fromkeys(findings, LabelPolicy())
+    official = SplitSettings(method="official")
+    return labels, build_targets(labels, images, findings, policy, None, official, 0, **settings)
+
+
+def test_test_studies_without_a_radiologists_label_are_ignored_or_keep_theirs():
+    labels, ignored = read_by_a_radiologist(range(12, 17))
+    unread = ignored["subject_id"].isin(["p17", "p18", "p19"])
+    assert (ignored.loc[unread, ["mask:Edema", "mask:Fracture", "target:Edema"]] == 0).all(axis=None)
+    assert (ignored.loc[~unread, ["mask:Edema", "mask:Fracture"]] == 1).all(axis=None)
+    _, kept = read_by_a_radiologist(range(12, 17), unread="keep")
+    assert (kept[["mask:Edema", "mask:Fracture"]] == 1).all(axis=None)
+    (note,) = notes_on_sources(labels, ignored, "ignore")
+    assert note.note == "5 of 8 studies of test have a radiologist's labels; the other 3 are ignored (labels.unread)."
+    (note,) = notes_on_sources(labels, kept, "keep")
+    assert "the other 3 keep the labels of chexpert" in note.note
+
+
+def test_without_a_radiologist_nothing_is_ignored_or_noted():
+    labels, targets = read_by_a_radiologist([])
+    assert (targets[["mask:Edema", "mask:Fracture"]] == 1).all(axis=None)
+    assert notes_on_sources(labels, targets, "ignore") == []
+
+
+@pytest.mark.parametrize("outside", [0, 9, 10])
+def test_a_radiologists_label_outside_test_is_refused(outside):
+    with pytest.raises(StudyError, match=f"1 studies that the radiologist read are not in test .first: s{outside:02d}"):
+        read_by_a_radiologist([outside, 12, 13])
+
+
+def shared(*groups):
+    """A row an image; each group of image ids has one file."""
+    rows = [(image, f"{image}.png", f"sha{n}") for n, group in enumerate(groups) for image in group]
+    return pd.DataFrame(rows, columns=["image_id", "path", "sha256"])
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_patients_who_share_a_picture_are_in_one_split(fold):
+    targets = build(*study(), SplitSettings(folds=4), fold=fold)
+    # Two chains: 1, 9 and 17 by two pictures, 3 and 12 by one that 12 has twice.
+    found, notes = keep_together(
+        targets, shared(["1-PA", "9-PA"], ["9-LATERAL", "17-PA"], ["3-PA", "12-PA", "12-LATERAL"]), most_patients=5
+    )
+    before, after = (frame.groupby("subject_id")["split"].first() for frame in (targets, found))
+    assert (found.groupby("subject_id")["split"].nunique() == 1).all()
+    assert after["p01"] == after["p09"] == after["p17"] == before["p01"]
+    assert after["p03"] == after["p12"] == before["p03"]
+    others = ~before.index.isin(["p01", "p09", "p17", "p03", "p12"])
+    assert after[others].equals(before[others])
+    moved = int((before != after).sum())
+    (note,) = notes
+    assert note.note == (
+        f"5 patients share 3 pictures, the same files byte by byte; they are kept in one split, for which {moved} of "
+        "them were moved."
+    )
+    assert note.examples.startswith("1-PA.png of p01, p09")
+    assert found.drop(columns="split").equals(targets.drop(columns="split"))
+
+
+def test_each_patient_is_tested_once_although_some_are_kept_together():
+    tested = Counter()
+    for fold in range(4):
+        targets, _ = keep_together(build(*study(), SplitSettings(folds=4), fold=fold), shared(["1-PA", "19-PA"]), 10)
+        tested.update(targets.loc[targets["split"] == "test", "subject_id"].unique())
+    assert tested == dict.fromkeys([f"p{p:02d}" for p in range(20)], 1)
+
+
+def test_more_patients_than_a_few_who_share_pictures_stop_the_study():
+    targets = build(*study())
+    everyone = shared([f"{p}-PA" for p in range(12)])
+    with pytest.raises(StudyError, match=r"12 patients share 1 pictures, .* than split.most_sharing_patients = 10"):
+        keep_together(targets, everyone, most_patients=10)
+    found, _ = keep_together(targets, everyone, most_patients=12)
+    assert found.loc[found["subject_id"].isin([f"p{p:02d}" for p in range(12)]), "split"].nunique() == 1
+
+
+def test_one_split_of_all_patients_is_refused():
+    with pytest.raises(StudyError, match="which leaves none in train"):
+        keep_together(build(*study()), shared([f"{p}-PA" for p in range(20)]), most_patients=20)
+
+
+def test_a_picture_twice_of_one_patient_is_noted_alone():
+    targets = build(*study())
+    found, notes = keep_together(targets, shared(["1-PA", "1-LATERAL"]), most_patients=0)
+    assert found.equals(targets)
+    assert [note.note for note in notes] == ["1 images repeat a picture of the same patient, byte by byte."]
+
+
+def test_pictures_of_images_that_the_fold_does_not_use_do_not_count():
+    targets = build(*study(Edema=[1, 1, 0, 0] * 10), views=["PA"], findings=["Edema"])
+    found, notes = keep_together(targets, shared(["1-LATERAL", "19-LATERAL"]), most_patients=0)
+    assert found.equals(targets)
+    assert notes == []

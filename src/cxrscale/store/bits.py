@@ -24,7 +24,7 @@ def notes_on_bits(manifest: pd.DataFrame) -> list[Note]:
     numbers = ", ".join(f"{bits} bits in {count:,}" for bits, count in counts.items())
     said = (
         f"The native files differ in the bits a sample that their values fill: {numbers}. Each was scaled to 8 bits by "
-        f"its own, so that equal values may have become different greys. If all files of 16 bits a sample come from one "
-        f"kind of detector, set store.bits to its bits."
+        f"its own, so that equal values may have become different greys. If all files of 16 bits a sample come from "
+        f"one kind of detector, set store.bits to its bits."
     )
     return [Note("pictures", said, f"{rarest} bits: {named}")]
