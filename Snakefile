@@ -131,4 +131,4 @@ rule learners:
 # Initial weights of all models; needs a network where a model names a timm tag.
 rule fetch_all_weights:
     input:
-        list(initial_weights),
+        expand(f"{WEIGHTS_FOLDER}/{{file}}", file=initial_weights),

@@ -74,6 +74,12 @@ def _text(value: str) -> str:
     return value
 
 
+def _no_wildcards(value: str) -> str:
+    if "{" in value or "}" in value:
+        raise ValueError(f"is {value!r}; Snakemake would take braces for a wildcard: rename what is called so")
+    return value
+
+
 def _trimmed(value: str) -> str:
     if value != value.strip():
         raise ValueError(f"{value!r} begins or ends with a blank; expected {value.strip()!r}")
@@ -198,6 +204,8 @@ class Dataset(Section):
     def _synthetic_is_mimic(self) -> Self:
         if self.synthetic is not None and self.format != "mimic-cxr-jpg":
             raise ValueError("dataset.synthetic is written in MIMIC-CXR-JPG's layout: format must be mimic-cxr-jpg")
+        if self.synthetic is not None and not {"{", "}"}.isdisjoint(self.root):
+            raise ValueError(f"dataset.root is {self.root!r}; Snakemake would take braces for a wildcard: rename it")
         return self
 
 
@@ -281,7 +289,7 @@ class TimmTag(Section):
 
 
 class LocalWeights(Section):
-    file: Text
+    file: Annotated[Text, AfterValidator(_no_wildcards)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 

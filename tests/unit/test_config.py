@@ -343,6 +343,14 @@ def kinds(annotation, metadata=()):
         ({"dataset": {"root": ""}}, "dataset.root: is blank"),
         ({"cam": {"boxes": ""}}, "cam.boxes: is blank"),
         ({"training": {"stage_dir": "None"}}, "training.stage_dir: is the text 'None'; write null for no folder"),
+        (
+            {"models": [{"name": "densenet121", "weights": {"file": "a/{x}.pth"}}]},
+            "file: is 'a/{x}.pth'; Snakemake would",
+        ),
+        (
+            {"dataset": {"root": "a{b", "synthetic": SYNTHETIC | {"planted": {"Edema": {"pattern": "none"}}}}},
+            "dataset.root is 'a{b'; Snakemake would take braces for a wildcard",
+        ),
         ({"study": "a" * 300}, "study: String should have at most 100 characters"),
         (
             {"evaluation": {"replicates": 100, "confidence": 0.999}},

@@ -18,12 +18,8 @@ if study.training.nodes > 1:
     start_together = {"threads": threads_a_gpu, "resources": several}
 # What uses a learner is told of it by its record, never by the config.
 of_learner = {"weights": f"{layout.learner()}/weights.safetensors", "learner": f"{layout.learner()}/learner.json"}
-initial_weights = {layout.weights(m.name): m for m in study.models if m.weights}
-
-
-def weights_of(wildcards):
-    """The model whose initial weights a file of layout.WEIGHTS_FOLDER is."""
-    return initial_weights[f"{WEIGHTS_FOLDER}/{wildcards.file}"]
+# The model whose initial weights a file below WEIGHTS_FOLDER is.
+initial_weights = {Path(layout.weights(m.name)).name: m for m in study.models if m.weights}
 
 
 localrules:
@@ -32,7 +28,7 @@ localrules:
 
 rule fetch_weights:
     input:
-        lambda w: getattr(weights_of(w).weights, "file", []),
+        lambda w: getattr(initial_weights[w.file].weights, "file", []),
     output:
         f"{WEIGHTS_FOLDER}/{{file}}",
     log:
@@ -43,9 +39,9 @@ rule fetch_weights:
         "../../envs/cxrscale.yaml"
     params:
         code=code("fetch_weights.py"),
-        model=lambda w: weights_of(w).name,
-        timm_tag=lambda w: getattr(weights_of(w).weights, "timm_tag", None),
-        sha256=lambda w: weights_of(w).weights.sha256,
+        model=lambda w: initial_weights[w.file].name,
+        timm_tag=lambda w: getattr(initial_weights[w.file].weights, "timm_tag", None),
+        sha256=lambda w: initial_weights[w.file].weights.sha256,
     message:
         "Fetching the initial weights {wildcards.file}"
     script:
