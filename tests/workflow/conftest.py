@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import timm
 from safetensors.torch import save_file
@@ -81,6 +82,22 @@ def hashes(folder: Path) -> dict[str, str]:
         for name, path in files.items()
         if "logs" not in name.parts
     }
+
+
+#: Columns that hold measured times; all else in the tables of two runs is the same to the byte.
+TIMES = {"history.csv": ["seconds", "images_per_second", "loader_wait_fraction"]}
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    """Each csv, Parquet and safetensors file below `results/` by its path, without columns of measured times."""
+    found = {}
+    for path in sorted((folder / "results").rglob("*")):
+        if path.suffix in (".csv", ".parquet", ".safetensors"):
+            content = path.read_bytes()
+            if path.name in TIMES:
+                content = pd.read_csv(path, dtype=str).drop(columns=TIMES[path.name]).to_csv().encode()
+            found[str(path.relative_to(folder / "results"))] = content
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cxrscale.findings import CHEXPERT_FINDINGS
 
-from .conftest import TINY, copy_checkout, give_weights, planned, snakemake
+from .conftest import TINY, copy_checkout, give_weights, planned, snakemake, tables_of
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,59 @@ def test_broken_image_is_quarantined_and_too_many_stop_the_run(tmp_path: Path) -
     assert "2 of 30 images cannot be used" in result.stdout or "named files are absent" in result.stdout
 
 
+def test_a_picture_of_many_patients_stops_and_of_a_few_is_kept_in_one_split(tmp_path: Path) -> None:
+    folder = copy_checkout(tmp_path)
+    frame = manifest_study(folder, images=40)
+    frame["view"] = ["AP erect", "LPO"] * 20
+    frame.loc[frame.index % 2 == 0, "path"] = "images/0.jpg"
+    frame.to_csv(folder / "own/manifest.csv", index=False)
+    drawn = snakemake(folder, "targets", config="own.yaml")
+    assert drawn.returncode == 0, drawn.stdout
+    stopped = snakemake(folder, "results/own/targets/fold0.parquet", config="own.yaml")
+    assert stopped.returncode != 0
+    assert (
+        "20 patients share 1 pictures, the same files byte by byte (images/0.jpg of p0, p5, p6 and 17" in stopped.stdout
+    )
+    assert "split.most_sharing_patients = 10" in stopped.stdout
+
+    frame.loc[frame.index > 4, "path"] = [f"images/{i}.{'png' if i % 2 else 'jpg'}" for i in range(5, 40)]
+    frame.to_csv(folder / "own/manifest.csv", index=False)
+    (store,) = (folder / "results/stores").glob("own-*")
+    assert snakemake(folder, "check_sources", config="own.yaml").returncode == 0
+    made = snakemake(folder, "results/own/notes/pictures.csv", config="own.yaml")
+    assert made.returncode == 0, made.stdout
+    notes = pd.concat(pd.read_csv(path) for path in sorted((folder / "results/own/notes").glob("*.csv")))
+    assert "3 patients share 1 pictures" in " ".join(notes["note"])
+    assert "leave out" in " ".join(notes["note"])
+    targets = pd.read_parquet(folder / "results/own/targets/fold0.parquet")
+    assert targets.loc[targets["subject_id"].isin(["p0", "p1", "p2"]), "split"].nunique() == 1
+    assert len(pd.read_csv(store / "base/shared.csv")) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("dataset={views: [PA, P A]}", ["dataset.views: no image has the view 'P A' (did you mean 'PA'?)"]),
+        ("report={findings: [Nodul]}", ["report.findings names 'Nodul' (did you mean 'Nodule'?)"]),
+        ("labels={per_finding: {Masss: {uncertain: ones}}}", ["labels.per_finding names 'Masss'", "'Mass'"]),
+        ("cam={boxes: boxes.csv}", ["cam.boxes", "no box is of one of the study's images", "nobody"]),
+        (
+            "evaluation={groups: [sex], subgroups: own/sex.csv}",
+            ["evaluation.subgroups: no subject_id of own/sex.csv is one of the study's"],
+        ),
+        ("split={folds: 50}", ["15 patients cannot fill 50 folds"]),
+    ],
+)
+def test_what_matches_nothing_stops_before_any_picture_is_read(
+    own_pictures: Path, settings: str, expected: list[str]
+) -> None:
+    result = snakemake(own_pictures, "stores", "targets", "--config", "findings=null", settings, config="own.yaml")
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout
+    assert all(text in result.stdout for text in expected), result.stdout
+    assert not list((own_pictures / "results/stores").glob("own-*/base/shard-*"))
+
+
 def test_boxes_of_own_pictures_are_measured_against_and_count_by_content(tmp_path: Path) -> None:
     folder = copy_checkout(tmp_path)
     pictures = manifest_study(folder)
@@ -165,9 +218,23 @@ def test_boxes_of_own_pictures_are_measured_against_and_count_by_content(tmp_pat
     assert planned(folder, table, config="own.yaml") == {"localise": 1}
 
 
+@pytest.fixture
+def own_pictures(tmp_path: Path) -> Path:
+    """A study of a manifest, with boxes and subgroups of nobody in it."""
+    folder = copy_checkout(tmp_path)
+    manifest_study(folder)
+    header = "image_id,finding,x_min,y_min,x_max,y_max"
+    (folder / "own/boxes.csv").write_text(f"{header}\nnobody,Nodule,1,1,9,9\n")
+    (folder / "own/sex.csv").write_text("subject_id,sex\nnobody,F\n")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
+        ("subject_id", "P0", ["'p0' on line 2", "'P0' on line 5", "which may be the same", "dataset.ids to exact"]),
+        ("subject_id", "nan", ["subject_id is 'nan' on line 5, which says that there is none"]),
+        ("view", "pa", ["view is 'PA' on line 2 and 'pa' on line 5", "which may be the same"]),
         ("Mass", "2", ["manifest.csv line 5", "Mass is '2'", "expected 1, 0, -1"]),
         ("path", "../elsewhere.jpg", ["manifest.csv line 5", "leads out of dataset.root"]),
         ("image_id", "i0", ["lines 2 and 5", "'i0' stands twice"]),
@@ -208,17 +275,24 @@ def test_truncated_csv_is_named(checkout: Path, tmp_path: Path) -> None:
     assert "metadata.csv.gz: cannot be read as csv" in result.stdout
 
 
-def test_blanks_in_the_names_of_folders_and_files_do_no_harm(tmp_path: Path) -> None:
+def test_a_second_run_elsewhere_gives_the_same_bytes_and_blanks_in_names_do_no_harm(
+    finished: Path, tmp_path: Path
+) -> None:
     folder = copy_checkout(tmp_path / "my study & (co); #1")
     give_weights(folder)
     (folder / "data/test_resnet.safetensors").rename(folder / "data/test resnet.safetensors")
     config = (folder / TINY).read_text().replace("data/test_resnet", "data/test resnet")
     (folder / "my tiny.yaml").write_text(config)
     learner = "results/tiny/learners/test_resnet/32px/fold0-seed0"
-    result = snakemake(folder, f"{learner}/weights.safetensors", config="my tiny.yaml")
+    result = snakemake(folder, config="my tiny.yaml")
     assert result.returncode == 0, result.stdout
-    assert (folder / learner / "weights.safetensors").is_file()
     (copy,) = (folder / "results/weights").glob("*.safetensors")
+    first, second = tables_of(finished), tables_of(folder)
+    for name in [f"weights/{copy.name}", "weights/test_resnet.local-test_resnet.safetensors"]:
+        assert bool(first.pop(name, None)) != bool(second.pop(name, None))  # named after the user's file
+    assert first.keys() == second.keys()
+    assert len(first) > 60
+    assert [name for name in first if first[name] != second[name]] == []
     assert copy.read_bytes() == (folder / "data/test resnet.safetensors").read_bytes()
     assert planned(folder, f"{learner}/weights.safetensors", config="my tiny.yaml") == {}
 

@@ -12,15 +12,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from cxrscale.store.fingerprint import PICTURES
 
 from .conftest import ROOT, TINY, dry_run, hashes, planned, snakemake
 
 Edit = Callable[[str, str, str], None]
 LEARNER = "results/tiny/learners/test_resnet/48px/fold0-seed0"
 SPANNING = {"compare": 1, "compare_fields": 1, "stack": 1, "report": 1}
+TARGETS = {"build_targets": 1, "keep_together": 1, "check_pictures": 1}
 LEARNERS = dict.fromkeys(("train", "predict", "evaluate", "erf", "cam", "localise"), 4)
 
 
@@ -105,8 +111,15 @@ def test_new_config_key_and_new_data_set_rerun_nothing(study: Path, edit: Edit) 
     assert planned(study) == {}
 
 
-STORE = {"index_images": 1, "ingest_shard": 2, "collect_quarantine": 1, "list_shards": 2, "measure_store": 2}
-AFTER_IMAGES = STORE | {"downscale_together": 2, "build_targets": 1} | LEARNERS | SPANNING
+STORE = {
+    "index_images": 1,
+    "fingerprint_pictures": 1,
+    "ingest_shard": 2,
+    "collect_quarantine": 1,
+    "list_shards": 2,
+    "measure_store": 2,
+}
+AFTER_IMAGES = STORE | {"downscale_together": 2, "check_inputs": 1} | TARGETS | LEARNERS | SPANNING
 RUNS_OTHERWISE = (
     "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, nodes: 2, recompute: true, "
     "compile: true, channels_last: false}"
@@ -150,12 +163,12 @@ ONE_MORE_MODEL = f"models=[{{name: test_resnet, {WEIGHTS}}}, {{name: test_effici
         ),
         (
             ["--config", "split={use_folds: [0, 1]}"],
-            {"build_targets": 1} | LEARNERS | SPANNING,
+            TARGETS | LEARNERS | SPANNING,
             {"build_targets": "1 of 2: not made yet", "stack": "1 of 1: learners: 4 more, folds: 1 more"},
         ),
         (
             ["--config", "labels={uncertain: ones}"],
-            {"build_targets": 1} | LEARNERS | SPANNING,
+            TARGETS | LEARNERS | SPANNING,
             {
                 "build_targets": '1 of 1: labels.uncertain changed from "zeros" to "ones"',
                 "train": "4 of 4: comes after build_targets",
@@ -185,7 +198,7 @@ ONE_MORE_MODEL = f"models=[{{name: test_resnet, {WEIGHTS}}}, {{name: test_effici
         ),
         (
             ["--config", "report={findings: [Fracture]}"],
-            {"report": 1},
+            {"check_inputs": 1, "report": 1},
             {"report": '1 of 1: report.findings changed from null to ["Fracture"]'},
         ),
         (
@@ -326,12 +339,22 @@ def test_a_moved_data_root_reruns_nothing_and_a_corrected_row_does(study: Path) 
     assert planned(study, target, config="moved.yaml") == {}
     assert planned(study, config="moved.yaml") == everything
 
+    # Other pictures under the same names are no moved root, however the csv files look.
+    shutil.copytree(study / "there/other", study / "inverted")
+    for file in (study / "inverted").rglob("*.jpg"):
+        Image.fromarray(255 - np.asarray(Image.open(file))).save(file, quality=95)
+    (study / "inverted.yaml").write_text(yaml.safe_dump(given | {"dataset": {"name": "real", "root": "inverted"}}))
+    other = snakemake(study, "-n", target, config="inverted.yaml")
+    assert other.returncode != 0
+    assert "was made of other pictures than lie in inverted" in other.stdout
+    assert "Traceback" not in other.stdout
+
     table = study / "there/other/mimic-cxr-2.0.0-chexpert.csv.gz"
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     rows.loc[0, "Fracture"] = "0.0" if rows.loc[0, "Fracture"] == "1.0" else "1.0"
     rows.to_csv(table, index=False)
     plan = dry_run(study, target, config="moved.yaml")
-    assert plan.jobs == {"parse_labels": 1, "build_targets": 1, "train": 1, "localise": 1}
+    assert plan.jobs == {"parse_labels": 1, "check_inputs": 1} | TARGETS | {"train": 1, "localise": 1}
     assert plan.why["parse_labels"] == "1 of 1: csv files of the data set changed"
 
 
@@ -342,7 +365,9 @@ def test_changed_sources_are_found_and_only_their_shard_is_made_again(study: Pat
     assert set(images["shard"]) == {0, 1}
     assert "the store is of the data set as it is now" in snakemake(study, "check_sources").stdout
     assert planned(study) == {}
-    other, replaced = images[images["shard"] == 1]["path"].iloc[:2]
+    # Not among the pictures whose checksums are taken again at each start.
+    unseen = images.sort_values("order").iloc[PICTURES:]
+    other, replaced = unseen[unseen["shard"] == 1]["path"].iloc[:2]
     root = study / "results/data/synthetic-tiny"
     shutil.copy(root / other, root / replaced)
     assert planned(study) == {}  # native files count as fixed until they are checked
@@ -352,8 +377,17 @@ def test_changed_sources_are_found_and_only_their_shard_is_made_again(study: Pat
     assert "1 shards were moved to" in result.stdout
     jobs = planned(study)
     made = {"ingest_shard": 1, "collect_quarantine": 1, "downscale_together": 1, "list_shards": 2, "measure_store": 2}
-    assert jobs == made | LEARNERS | SPANNING
+    assert jobs == made | {"keep_together": 1, "check_pictures": 1} | LEARNERS | SPANNING
     assert snakemake(study, "stores").returncode == 0
+
+    # One of the pictures whose checksums are taken is seen at once.
+    seen = images.sort_values("order")["path"].iloc[0]
+    original = (root / seen).read_bytes()
+    shutil.copy(root / other, root / seen)
+    stopped = snakemake(study, "-n")
+    assert stopped.returncode != 0
+    assert "of the 64 compared, 1 have other bytes" in stopped.stdout
+    (root / seen).write_bytes(original)
     for path, data in before.items():
         assert ((store / path).read_bytes() == data) == ("00000" in path.name), path
 
@@ -392,6 +426,30 @@ def test_damaged_shard_is_set_aside_and_made_again(study: Path) -> None:
 def test_two_studies_with_the_same_store_settings_share_one_store(study: Path) -> None:
     jobs = planned(study, "stores", "--config", "study=another", "training={epochs: 3}")
     assert jobs == {}
+
+
+def test_what_one_resolution_overrides_holds_for_its_predictions_too(study: Path) -> None:
+    """Mean, deviation and precision of one resolution: what training validated is what predictions score."""
+    settings = "{mean: 0.0, standard_deviation: 1.0, precision: float32}"
+    override = f"training={{overrides: [{{resolution_px: 48, settings: {settings}}}]}}"
+    learners = [f"results/tiny/learners/{model}/48px/fold0-seed0" for model in ("test_resnet", "test_efficientnet")]
+    result = snakemake(study, *(f"{folder}/predictions.parquet" for folder in learners), "--config", override)
+    assert result.returncode == 0, result.stdout
+    targets = pd.read_parquet(study / "results/tiny/targets/fold0.parquet")
+    for folder in learners:
+        record = json.loads((study / folder / "learner.json").read_text())
+        assert (record["mean"], record["standard_deviation"], record["precision"]) == (0.0, 1.0, "float32")
+        rows = pd.read_parquet(study / folder / "predictions.parquet")
+        rows = rows[rows["split"] == "validate"]
+        assert len(rows) == (targets["split"] == "validate").sum()
+        scores = [
+            roc_auc_score(counted[f"target:{finding}"].astype(int), counted[f"logit:{finding}"])
+            for finding in ("Cardiomegaly", "Fracture", "Pleural Other")
+            for counted in [rows[rows[f"target:{finding}"].notna()]]
+            if counted[f"target:{finding}"].nunique() == 2
+        ]
+        trained = pd.read_csv(study / folder / "history.csv")["validation_auroc"].max()
+        assert sum(scores) / len(scores) == pytest.approx(trained, abs=1e-9)
 
 
 def test_replaced_learner_is_moved_aside_and_comes_back(study: Path) -> None:
