@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -213,14 +214,21 @@ def test_blanks_in_the_names_of_folders_and_files_do_no_harm(tmp_path: Path) -> 
     give_weights(folder)
     (folder / "data/test_resnet.safetensors").rename(folder / "data/test resnet.safetensors")
     config = (folder / TINY).read_text().replace("data/test_resnet", "data/test resnet")
+    config = config.replace("workers: 0", "workers: 0, overrides: [{resolution_px: 32, settings: {mean: 0.4}}]")
     (folder / "my tiny.yaml").write_text(config)
     learner = "results/tiny/learners/test_resnet/32px/fold0-seed0"
-    result = snakemake(folder, f"{learner}/weights.safetensors", config="my tiny.yaml")
+    result = snakemake(folder, f"{learner}/predictions.parquet", config="my tiny.yaml")
     assert result.returncode == 0, result.stdout
     assert (folder / learner / "weights.safetensors").is_file()
+    # What is predicted with is normalised as it was in training, where an override says how.
+    trained = json.loads((folder / learner / "cost.json").read_text())["identity"]["settings"]
+    records = [json.loads(file.read_text()) for file in (folder / ".snakemake/metadata").rglob("*") if file.is_file()]
+    (predicted,) = (record["params"] for record in records if record["rule"] == "predict")
+    assert trained["mean"] == 0.4
+    assert {"0.4", "0.226"} < set(predicted)
     (copy,) = (folder / "results/weights").glob("*.safetensors")
     assert copy.read_bytes() == (folder / "data/test resnet.safetensors").read_bytes()
-    assert planned(folder, f"{learner}/weights.safetensors", config="my tiny.yaml") == {}
+    assert planned(folder, f"{learner}/predictions.parquet", config="my tiny.yaml") == {}
 
     # Without the file, the copy stands for it once its SHA-256 is given, and for no other file of that name.
     (folder / "data/test resnet.safetensors").unlink()
@@ -231,7 +239,7 @@ def test_blanks_in_the_names_of_folders_and_files_do_no_harm(tmp_path: Path) -> 
     known = hashlib.sha256(copy.read_bytes()).hexdigest()
     assert f"give sha256: {known}" in gone.stdout
     (folder / "my tiny.yaml").write_text(config.replace("resnet.safetensors", f"resnet.safetensors, sha256: {known}"))
-    assert planned(folder, f"{learner}/weights.safetensors", config="my tiny.yaml") == {}
+    assert planned(folder, f"{learner}/predictions.parquet", config="my tiny.yaml") == {}
 
 
 def test_a_training_over_several_nodes_is_started_by_srun(checkout: Path) -> None:
