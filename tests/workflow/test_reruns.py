@@ -125,7 +125,6 @@ RUNS_OTHERWISE = (
     "compile: true, channels_last: false}"
 )
 ONE_OVERRIDE = "training={overrides: [{model: test_resnet, resolution_px: 48, settings: {learning_rate: 0.001}}]}"
-OTHER_GREY = "training={overrides: [{resolution_px: 48, settings: {mean: 0.4}}]}"
 WEIGHTS = "weights: {file: data/test_resnet.safetensors}"
 ONE_MORE_MODEL = f"models=[{{name: test_resnet, {WEIGHTS}}}, {{name: test_efficientnet}}, {{name: test_vit}}]"
 
@@ -139,12 +138,6 @@ ONE_MORE_MODEL = f"models=[{{name: test_resnet, {WEIGHTS}}}, {{name: test_effici
             ["--config", ONE_OVERRIDE],
             dict.fromkeys(LEARNERS, 1) | SPANNING,
             {"train": "1 of 4: training.learning_rate changed from its default to 0.001"},
-        ),
-        (
-            ["--config", OTHER_GREY],  # what a learner is shown is normalised as in its training
-            dict.fromkeys(LEARNERS, 2) | SPANNING,
-            {"train": "2 of 4: training.mean changed from its default to 0.4"}
-            | dict.fromkeys(("predict", "erf", "cam", "localise"), "2 of 4: training.mean changed from 0.449 to 0.4"),
         ),
         (
             ["--config", "resolutions_px=[32, 40, 48]"],
