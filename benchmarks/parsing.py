@@ -66,7 +66,7 @@ def copy_checkout(target: Path) -> None:
 
 
 def stages(data: Path, out: Path) -> dict[str, dict[str, object]]:
-    """What Snakemake hands to each of the three scripts under config.yaml."""
+    """What Snakemake hands to each of the scripts that read csv files alone, under config.yaml."""
     config = {
         "dataset": {"format": "mimic-cxr-jpg", "root": str(data), "manifest": "manifest.csv"},
         "labels": {"source": "chexpert", "test_source": "same"},
@@ -74,20 +74,40 @@ def stages(data: Path, out: Path) -> dict[str, dict[str, object]]:
     files = {name: str(out / f"{name}.parquet") for name in ("labels", "images", "targets")}
     split = {"method": "kfold", "folds": 10, "order": "file", "seed": 0}
     common = {"config": config, "log": [str(out / "log")], "wildcards": {"fold": "0"}, "input": {"files": True}}
+    tables = {"files": True, "labels": files["labels"], "images": files["images"]}
+
+    def output(name: str) -> dict[str, object]:
+        return {"files": True, name: files[name], "notes": str(out / f"notes-{name}.csv")}
+
     return {
         "parse_labels": common
         | {
-            "output": [files["labels"]],
-            "params": {"labels_source": "chexpert", "test_source": "same", "findings": None},
+            "output": output("labels"),
+            "params": {"labels_source": "chexpert", "test_source": "same", "findings": None, "exact_ids": False},
         },
-        "index_images": common | {"output": [files["images"]], "params": {"shards": 256}},
+        "index_images": common | {"output": output("images"), "params": {"shards": 256, "exact_ids": False}},
+        "check_inputs": common
+        | {
+            "input": tables | {"boxes": []},
+            "output": [str(out / "notes-inputs.csv")],
+            "params": {
+                "exact_ids": False,
+                "findings": None,
+                "named": {},
+                "ignores_split": False,
+                "boxes": None,
+                "subgroups": None,
+                "groups": ["view"],
+            },
+        },
         "build_targets": common
         | {
-            "input": {"files": True, "labels": files["labels"], "images": files["images"]},
-            "output": [files["targets"]],
+            "input": tables,
+            "output": output("targets"),
             "params": {
                 "findings": None,
                 "views": None,
+                "unread": "ignore",
                 "policy": {"default": {"uncertain": "zeros", "missing": "negative"}, "per_finding": {}},
                 "split": split | {"validate_fraction": 0.1, "combine_fraction": 0.1},
             },

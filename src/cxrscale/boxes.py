@@ -64,16 +64,15 @@ def _refuse(boxes: pd.DataFrame, wrong: pd.Series | np.ndarray, path: Path, what
 
 
 def check_known(
-    boxes: pd.DataFrame, image_ids: Iterable[str], findings: Sequence[str], path: Path, reading: Reading
+    boxes: pd.DataFrame, image_ids: pd.Series, findings: Sequence[str], path: Path, reading: Reading
 ) -> None:
     """Note boxes of images or findings that the study does not have.
 
     Raises StudyError if it has none of them, or another spelling may be why.
     """
-    known = set(image_ids)
     if not reading.exact_ids:
-        check_same_spelling(boxes["image_id"], known, f"{path}: image_id", "the study's image_id")
-    wanted = {"image_id": (known, "images"), "finding": (set(findings), "findings")}
+        check_same_spelling(boxes["image_id"], image_ids, f"{path}: image_id", "the study's image_id")
+    wanted = {"image_id": (set(image_ids), "images"), "finding": (set(findings), "findings")}
     for column, (ours, what) in wanted.items():
         strange = boxes.loc[~boxes[column].isin(ours), column]
         if len(strange) == len(boxes):

@@ -128,7 +128,7 @@ def test_other_columns_are_named(tmp_path):
 
 def known(rows, image_ids=("i1", "i2"), findings=("Edema", "Mass"), exact_ids=False):
     reading = Reading(exact_ids)
-    check_known(frame(*rows), image_ids, findings, Path("boxes.csv"), reading)
+    check_known(frame(*rows), pd.Series(image_ids), findings, Path("boxes.csv"), reading)
     return reading.notes
 
 

@@ -160,7 +160,8 @@ def _check_matched(studies: pd.DataFrame, images: pd.DataFrame, path: Path, meta
             f"study {first['study_id']} belongs to patient {first['subject_id']} in {path} and to "
             f"{first['subject_id_of_image']} in {metadata}; expected one patient. Fetch both files again."
         )
-    unlabelled = images[~images["study_id"].isin(studies["study_id"])]
+    of_labels, of_images = (set(frame["study_id"].tolist()) for frame in (studies, images))
+    unlabelled = images[[study not in of_labels for study in images["study_id"].tolist()]]
     if len(unlabelled):
         reading.note(
             "labels",
@@ -168,7 +169,7 @@ def _check_matched(studies: pd.DataFrame, images: pd.DataFrame, path: Path, meta
             f"without a row in {path.name}; they are left out.",
             f"studies {examples(unlabelled['study_id'].unique())}",
         )
-    without = studies[~studies["study_id"].isin(images["study_id"])]
+    without = studies[[study not in of_images for study in studies["study_id"].tolist()]]
     if len(without):
         reading.note(
             "labels",

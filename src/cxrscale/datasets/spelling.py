@@ -14,7 +14,7 @@ stops. With `dataset.ids: exact` ids are taken as they stand and none of this is
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -63,7 +63,9 @@ def one_spelling(text: str) -> str:
 def loosely(text: str) -> str:
     """The same for texts that may be the same thing: case, leading zeros, blanks within and compatible characters
     (full-width digits, say) do not count."""
-    return _ZEROS.sub("", _BLANKS.sub("", unicodedata.normalize("NFKC", text).casefold()))
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return _ZEROS.sub("", "".join(text.casefold().split()))
 
 
 def spelled(values: pd.Series, where: str, reading: Reading, line: Callable[[int], int], id_: bool = True) -> pd.Series:
@@ -75,60 +77,51 @@ def spelled(values: pd.Series, where: str, reading: Reading, line: Callable[[int
     """
     if id_ and reading.exact_ids:
         return values.mask(values.astype("str").str.strip() == "")
-    codes, texts = pd.factorize(values)
-    new = [one_spelling(str(text)) for text in texts]
-    changed = {str(old): now for old, now in zip(texts, new, strict=True) if old != now and _BLANKS.sub("", old)}
+    codes, distinct = pd.factorize(values)
+    texts: list[str] = distinct.astype(str).tolist()
+    new = list(map(one_spelling, texts))
+    changed = {old: now for old, now in zip(texts, new, strict=True) if old != now and _BLANKS.sub("", old)}
     if id_ and (nothing := next((old for old, now in changed.items() if not now), None)):
         row = int((values == nothing).to_numpy().argmax())
         raise StudyError(
             f"{where} is {nothing!r} on line {line(row)}, which says that there is none; every row needs one. "
             f"Correct the row, or set dataset.ids to exact if this is an id."
         )
-    _check_distinct(dict.fromkeys(now for now in new if now), values, new, texts, where, line, id_)
+    if alike := _alike(new):
+        lines = [line(int((values == texts[new.index(name)]).to_numpy().argmax())) for name in alike]
+        remedy = "or, if ids are exact, set dataset.ids to exact" if id_ else "in the file"
+        raise StudyError(
+            f"{where} is {alike[0]!r} on line {lines[0]} and {alike[1]!r} on line {lines[1]}, which may be the same; "
+            f"expected one spelling of each. Give them one spelling, {remedy}."
+        )
     if changed:
         rows = int(values.isin(list(changed)).sum())
         shown = examples(f"{old!r} as {now!r}" if now else f"{old!r} as not recorded" for old, now in changed.items())
         reading.note("ids" if id_ else "groups", f"{where} is read in another spelling on {rows:,} rows.", shown)
-    spelled_texts = pd.Series([now or None for now in new] + [None], dtype="str")
-    return pd.Series(spelled_texts.to_numpy()[codes], index=values.index, name=values.name, dtype="str")
+    taken = pd.Series([now or None for now in new] + [None], dtype="str").to_numpy()[codes]  # code -1, null, the last
+    return pd.Series(taken, index=values.index, name=values.name, dtype="str")
 
 
-def _check_distinct(
-    names: Iterable[str],
-    values: pd.Series,
-    new: list[str],
-    texts: Iterable[object],
-    where: str,
-    line: Callable[[int], int],
-    id_: bool,
-) -> None:
-    """Raise StudyError if two of the names may be the same thing, with a line of each."""
+def _alike(texts: list[str]) -> tuple[str, str] | None:
+    """The first two texts that differ and may be the same thing; None if there are none."""
+    names = list(dict.fromkeys(filter(None, texts)))
+    keys = list(map(loosely, names))
+    if len(set(keys)) == len(names):
+        return None
     seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(loosely(name), name)
-        if other == name:
-            continue
-        lines = []
-        for wanted in (other, name):
-            raw = next(text for text, now in zip(texts, new, strict=True) if now == wanted)
-            lines.append(line(int((values == raw).to_numpy().argmax())))
-        remedy = "or, if ids are exact, set dataset.ids to exact" if id_ else "in the file"
-        raise StudyError(
-            f"{where} is {other!r} on line {lines[0]} and {name!r} on line {lines[1]}, which may be the same; expected "
-            f"one spelling of each. Give them one spelling, {remedy}."
-        )
+    return next((seen[key], name) for key, name in zip(keys, names, strict=True) if seen.setdefault(key, name) != name)
 
 
-def check_same_spelling(given: Iterable[str], known: Iterable[str], where: str, elsewhere: str) -> None:
+def check_same_spelling(given: pd.Series, known: pd.Series, where: str, elsewhere: str) -> None:
     """Raise StudyError if an id that is not among the known ones may be one of them in another spelling.
 
     given, known: ids, each as `spelled` returns them; where, elsewhere: file and column of the two.
     """
-    known = set(known)
-    missing = [text for text in dict.fromkeys(given) if text not in known]
+    texts = set(known.dropna().tolist())  # a set is several times as fast as pandas' isin on texts
+    missing = [text for text in dict.fromkeys(given.dropna().tolist()) if text not in texts]
     if not missing:
         return
-    others: Mapping[str, str] = {loosely(text): text for text in known}
+    others = {loosely(text): text for text in texts}
     for text in missing:
         if (other := others.get(loosely(text))) is not None:
             raise StudyError(
