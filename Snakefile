@@ -24,7 +24,7 @@ from cxrscale import plan, provenance, settings_files
 from cxrscale.datasets import lookup, size, subgroups, synthetic
 from cxrscale.errors import StudyError
 from cxrscale.layout import WEIGHTS_FOLDER, Layout
-from cxrscale.store import fingerprint
+from cxrscale.store import fingerprint, quarantine
 
 
 configfile: "config.yaml"
@@ -59,6 +59,7 @@ try:
     # Whether the store is of these pictures: once a run, and not where that is what is asked for.
     if workflow.is_main_process and "check_sources" not in sys.argv:
         fingerprint.check_fingerprint(Path(layout.store), Path(study.dataset.root))
+        quarantine.check_unreadable(Path(layout.store), study.store.max_unreadable_fraction)
     if workflow.is_main_process:
         layout.check_weights_files()
 except StudyError as error:
@@ -67,7 +68,7 @@ except StudyError as error:
 config.clear()
 config.update(study.model_dump(mode="json"))
 # Before anything starts: why each stage runs, and what its trainings will cost.
-plan.announce(workflow, logger, config)
+plan.announce(workflow, logger, config, WorkflowError)
 
 # The size of the data set in units of MIMIC-CXR-JPG, by which limits of time grow in a cluster's profile.
 os.environ.update(MIMICS=f"{images / 377_110:.6f}")

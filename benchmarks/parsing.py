@@ -93,7 +93,7 @@ def stages(data: Path, out: Path) -> dict[str, dict[str, object]]:
             "params": {
                 "exact_ids": False,
                 "findings": None,
-                "named": {},
+                "report_findings": [],
                 "ignores_split": False,
                 "boxes": None,
                 "subgroups": None,

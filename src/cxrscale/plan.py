@@ -66,24 +66,33 @@ class Step:
     interrupted: bool = False
 
 
-def announce(workflow: Any, logger: logging.Logger, config: Mapping[str, Any]) -> None:
+def announce(workflow: Any, logger: logging.Logger, config: Mapping[str, Any], refusal: type[Exception]) -> None:
     """Have `logger`, Snakemake's, say why each stage will run, whenever it gives the statistics of a run.
 
-    workflow: Snakemake's. config: all settings of the study, defaults too.
+    workflow: Snakemake's. config: all settings of the study, defaults too. refusal: the exception that stops Snakemake,
+    raised where it would leave out a stage whose settings changed (see `overlooked`).
     A nested Snakemake, which runs one job, gives no statistics and says nothing.
     """
-    logger.addHandler(_Announcement(workflow, logger, config))
+    logger.addHandler(_Announcement(workflow, logger, config, refusal))
 
 
 class _Announcement(logging.Handler):
-    def __init__(self, workflow: Any, logger: logging.Logger, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, workflow: Any, logger: logging.Logger, config: Mapping[str, Any], refusal: type[Exception]
+    ) -> None:
         super().__init__()
-        self.workflow, self.log, self.config = workflow, logger, config
+        self.workflow, self.log, self.config, self.refusal = workflow, logger, config, refusal
         self.text: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(getattr(record, "event", None), "name", None) != "RUN_INFO":
             return
+        if rules := self._overlooked():
+            raise self.refusal(
+                f"the settings or code of {', '.join(rules)} changed too, but Snakemake would plan these only in the "
+                f"next run, since they come after a stage that runs again without changing what they read. Run the "
+                f"same command with `--forcerun {' '.join(rules)}` added; learners that did not change are brought back."
+            )
         if self.text is None:  # said again at the end of a dry run, when Snakemake counts its jobs as finished
             try:
                 steps, of_rule, rules = steps_of(self.workflow)
@@ -93,6 +102,26 @@ class _Announcement(logging.Handler):
                 return
             self.text = describe(steps, of_rule, rules, self.config, submitted)
         self.log.info(self.text)
+
+    def _overlooked(self) -> list[str]:
+        try:
+            return overlooked(self.workflow)
+        except AttributeError as error:  # a Snakemake with other names inside
+            self.log.debug("cannot say whether a changed stage is left out: %s", error)
+            return []
+
+
+def overlooked(workflow: Any) -> list[str]:
+    """The rules with a job that will not run although its params or its list of inputs changed.
+
+    Snakemake does not look for changes in what comes after a job that will run. Where the way there leads through an
+    `ancient` input, which does not pass a rerun on, a changed stage would be left out, and its old results taken.
+    """
+    runs = set(workflow.dag.needrun_jobs())
+    left = [job for job in workflow.dag.jobs if job not in runs and not job.rule.norun]
+    persistence = workflow.persistence
+    changed = [job for job in left if persistence.params_changed(job) or any(persistence.input_changed(job))]
+    return list(dict.fromkeys(job.rule.name for job in changed))
 
 
 def _planned(workflow: Any) -> list[Any]:

@@ -106,10 +106,7 @@ rule check_inputs:
     params:
         code=code("check_inputs.py"),
         findings=study.findings,
-        named={
-            "labels.per_finding": list(study.labels.per_finding),
-            "report.findings": study.report.findings or [],
-        },
+        report_findings=study.report.findings or [],
         ignores_split=study.dataset.format == "manifest" and study.split.method == "kfold",
         boxes=boxes_digest,
         subgroups=subgroups_digest,
@@ -123,8 +120,6 @@ rule check_inputs:
 
 rule build_targets:
     input:
-        # Not before what the study names was found.
-        ancient(layout.notes("inputs")),
         labels=layout.labels,
         images=layout.images,
     output:
@@ -169,12 +164,14 @@ rule build_targets:
 rule keep_together:
     input:
         targets=layout.drawn_targets(),
+        # Comes once the store was held against the data set's list of images: nothing is trained before.
         shared=layout.shared,
     output:
         targets=layout.targets(),
         notes=layout.notes("together-fold{fold}"),
     log:
         f"{logs}/keep_together/fold{{fold}}.log",
+    priority: 100
     conda:
         "../../envs/cxrscale.yaml"
     resources:

@@ -84,8 +84,8 @@ rule collect_quarantine:
         mem_mb=1000,
         runtime=30,
     params:
+        # That too many images cannot be used is said when the workflow starts, too.
         code=code("collect_quarantine.py"),
-        max_unreadable_fraction=study.store.max_unreadable_fraction,
     message:
         "Counting the images that cannot be used"
     script:
@@ -144,8 +144,6 @@ rule downscale_shard:
 
 rule list_shards:
     input:
-        # The quarantine has been counted, and the shards hold what the data set names, before anything is trained.
-        ancient(f"{base}/quarantine.csv"),
         shards=expand(f"{layout.store}/{{{{folder}}}}/shard-{{shard}}.parquet", shard=layout.shards),
     output:
         f"{layout.store}/{{folder}}/manifest.parquet",
@@ -177,6 +175,7 @@ rule check_pictures:
         layout.notes("pictures"),
     log:
         f"{logs}/check_pictures.log",
+    priority: 100
     conda:
         "../../envs/cxrscale.yaml"
     resources:

@@ -50,9 +50,6 @@ rule fetch_weights:
 
 rule train:
     input:
-        # Not before the store was held against the data set's list of images, and its pictures against the study.
-        ancient(f"{base}/quarantine.csv"),
-        ancient(layout.notes("pictures")),
         targets=layout.targets(),
         manifest=lambda w: layout.manifest(w.resolution),
         weights=lambda w: layout.weights(w.model) or [],

@@ -2,7 +2,7 @@
 
 from cxrscale import notes, tables
 from cxrscale.datasets.contracts import IMAGES, LABELS
-from cxrscale.findings import TARGETS, LabelPolicy, policies
+from cxrscale.findings import TARGETS, LabelPolicy, check_named, policies
 from cxrscale.joblog import job
 from cxrscale.splits import SplitSettings, build_targets, notes_on_sources
 
@@ -11,6 +11,7 @@ with job(snakemake.log[0], __file__) as log:
     images = tables.read(IMAGES, snakemake.input.images)
     findings = snakemake.params.findings or LABELS.findings(labels.columns)
     policy = snakemake.params.policy
+    check_named(policy["per_finding"], findings, "labels.per_finding")
     unread = snakemake.params.unread
     targets = build_targets(
         labels,

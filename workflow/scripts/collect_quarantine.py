@@ -9,7 +9,8 @@ from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES
 from cxrscale.joblog import job
 from cxrscale.store.changes import check_list, record_of
-from cxrscale.store.shards import QUARANTINE, check_unreadable
+from cxrscale.store.quarantine import check_fraction
+from cxrscale.store.shards import QUARANTINE
 from cxrscale.store.shared import SHARED, shared_pictures
 
 with job(snakemake.log[0], __file__) as log:
@@ -18,7 +19,7 @@ with job(snakemake.log[0], __file__) as log:
     images = tables.read(IMAGES, snakemake.input.images, columns=["image_id", "path"])
     records = [record_of(Path(path)) for path in snakemake.input.shards]
     check_list(images, records, quarantine)
-    check_unreadable(quarantine, len(images), snakemake.params.max_unreadable_fraction)
+    check_fraction(quarantine, len(images), snakemake.config["store"]["max_unreadable_fraction"])
     shared = shared_pictures(records)
     tables.write(QUARANTINE, quarantine, snakemake.output.quarantine)
     tables.write(SHARED, shared, snakemake.output.shared)

@@ -33,9 +33,18 @@ FINGERPRINT = Table(
 
 
 def fingerprint(images: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """The columns of FINGERPRINT. images: image_id, path and order of the data set; root: its folder."""
+    """The columns of FINGERPRINT. images: image_id, path and order of the data set; root: its folder.
+
+    Raises StudyError if none of the pictures is there: such a fingerprint would let every other data set pass.
+    """
     chosen = images.sort_values(["order", "image_id"], kind="stable").head(PICTURES)[["image_id", "path"]]
     digests = pd.Series([_sha256(root / path) for path in chosen["path"]], index=chosen.index, dtype="str")
+    if digests.isna().all():
+        absent = [path for path in images["path"] if not (root / path).is_file()]
+        raise StudyError(
+            f"{len(absent)} of {len(images)} named files are absent under {root.resolve()}"
+            f"{' (first: ' + absent[0] + ')' if absent else ''}. Set dataset.root or fetch the missing files."
+        )
     return chosen.assign(sha256=digests).reset_index(drop=True)
 
 

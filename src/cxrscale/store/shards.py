@@ -325,14 +325,3 @@ def _offsets(path: Path) -> Iterator[int]:
                     raise StudyError(f"{path}: its JPEGs are not stored plainly; was it written by cxrscale?")
                 yield column.data_page_offset + position + 4
                 position += 4 + len(jpeg)
-
-
-def check_unreadable(quarantine: pd.DataFrame, n_images: int, max_fraction: float) -> None:
-    """Raise StudyError if more than max_fraction of n_images were left out of the store."""
-    if len(quarantine) > max_fraction * n_images:
-        reasons = quarantine["reason"].value_counts()
-        raise StudyError(
-            f"{len(quarantine)} of {n_images} images cannot be used, more than store.max_unreadable_fraction = "
-            f"{max_fraction}: {'; '.join(f'{n} {reason}' for reason, n in reasons.head(3).items())}. "
-            f"The shards' quarantine files name them."
-        )

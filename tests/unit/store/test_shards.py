@@ -15,11 +15,11 @@ from cxrscale import tables
 from cxrscale.errors import StudyError
 from cxrscale.store import pixels
 from cxrscale.store.pixels import Accepted
+from cxrscale.store.quarantine import check_fraction, check_unreadable
 from cxrscale.store.shards import (
     MANIFEST,
     QUARANTINE,
     BaseSettings,
-    check_unreadable,
     downscale_shard,
     ingest_shard,
     list_shards,
@@ -311,10 +311,19 @@ def test_a_shard_that_is_not_stored_plainly_is_refused(native, tmp_path):
         list_shards([packed], 24, "stretch")
 
 
-def test_the_share_left_out_of_the_whole_store_is_limited():
-    quarantine = pd.DataFrame({"reason": ["is absent", "is absent", "has 2 frames; expected one"]})
-    check_unreadable(quarantine, 300, 0.01)
+def test_the_share_left_out_of_the_whole_store_is_limited(tmp_path):
+    reasons = ["is absent", "is absent", "has 2 frames; expected one"]
+    quarantine = pd.DataFrame({"image_id": list("abc"), "path": list("abc"), "reason": reasons})
+    check_fraction(quarantine, 300, 0.01)
     with pytest.raises(StudyError) as error:
-        check_unreadable(quarantine, 299, 0.01)
+        check_fraction(quarantine, 299, 0.01)
     assert "3 of 299 images cannot be used, more than store.max_unreadable_fraction = 0.01" in str(error.value)
     assert "2 is absent" in str(error.value)
+
+    # A store that was made when more were allowed.
+    check_unreadable(tmp_path, 0.0)
+    tables.write(QUARANTINE, quarantine, tmp_path / "base/quarantine.csv")
+    pd.DataFrame({"image_id": range(299)}).to_parquet(tmp_path / "images.parquet")
+    check_unreadable(tmp_path, 0.02)
+    with pytest.raises(StudyError, match="3 of 299 images cannot be used"):
+        check_unreadable(tmp_path, 0.01)

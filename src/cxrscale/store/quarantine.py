@@ -1,0 +1,28 @@
+"""How many images a store may leave out before a study stops."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from cxrscale import tables
+from cxrscale.errors import StudyError
+from cxrscale.store.shards import QUARANTINE
+
+
+def check_fraction(quarantine: pd.DataFrame, n_images: int, max_fraction: float) -> None:
+    """Raise StudyError if more than max_fraction of n_images were left out of the store."""
+    if len(quarantine) > max_fraction * n_images:
+        reasons = quarantine["reason"].value_counts()
+        raise StudyError(
+            f"{len(quarantine)} of {n_images} images cannot be used, more than store.max_unreadable_fraction = "
+            f"{max_fraction}: {'; '.join(f'{n} {reason}' for reason, n in reasons.head(3).items())}. "
+            f"The shards' quarantine files name them."
+        )
+
+
+def check_unreadable(store: Path, max_fraction: float) -> None:
+    """`check_fraction` for a store that was made before, perhaps when more were allowed; one without passes."""
+    path, index = store / "base/quarantine.csv", store / "images.parquet"
+    if path.is_file() and index.is_file():
+        check_fraction(tables.read(QUARANTINE, path), int(pq.read_metadata(index).num_rows), max_fraction)
