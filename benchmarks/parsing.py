@@ -93,7 +93,7 @@ def stages(data: Path, out: Path) -> dict[str, dict[str, object]]:
             "params": {
                 "exact_ids": False,
                 "findings": None,
-                "report_findings": [],
+                "report": {"findings": None},
                 "ignores_split": False,
                 "boxes": None,
                 "subgroups": None,

@@ -29,7 +29,10 @@ DIGESTS = {
 #: Where the settings of a rule come from, for names that stand in several sections of the config.
 SECTIONS = {
     "parse_labels": ("labels",),
+    "check_inputs": ("report", "evaluation", "cam"),
     "build_targets": ("labels", "split"),
+    "keep_together": ("split",),
+    "check_pictures": ("comparison", "evaluation"),
     "train": ("training",),
     "evaluate": ("evaluation",),
     "compare": ("comparison", "evaluation"),
@@ -91,7 +94,8 @@ class _Announcement(logging.Handler):
             raise self.refusal(
                 f"the settings or code of {', '.join(rules)} changed too, but Snakemake would plan these only in the "
                 f"next run, since they come after a stage that runs again without changing what they read. Run the "
-                f"same command with `--forcerun {' '.join(rules)}` added; learners that did not change are brought back."
+                f"same command with `--forcerun {' '.join(rules)}` added; learners that did not change are brought "
+                f"back."
             )
         if self.text is None:  # said again at the end of a dry run, when Snakemake counts its jobs as finished
             try:

@@ -192,7 +192,10 @@ ONE_MORE_MODEL = f"models=[{{name: test_resnet, {WEIGHTS}}}, {{name: test_effici
         (
             ["--config", "report={findings: [Fracture]}"],
             {"check_inputs": 1, "report": 1},
-            {"report": '1 of 1: report.findings changed from null to ["Fracture"]'},
+            {
+                "check_inputs": '1 of 1: report.findings changed from null to ["Fracture"]',
+                "report": "1 of 1: comes after check_inputs",
+            },
         ),
         (
             ["--forcerun", "erf"],
@@ -236,6 +239,21 @@ def test_code_runs_the_stage_that_runs_it_and_what_reads_that(study: Path, edit:
         assert plan.why[next(iter(jobs))].endswith("its code changed"), module
         edit(file, new, old)
     assert planned(study) == {}
+
+
+def test_a_changed_stage_that_snakemake_would_leave_out_stops_with_what_to_do(study: Path, edit: Edit) -> None:
+    """A new list of images reads no native file again; the code that reads them changed at the same time."""
+    table = study / "results/data/synthetic-tiny/mimic-cxr-2.0.0-metadata.csv.gz"
+    pd.read_csv(table, dtype=str, keep_default_na=False).assign(StudyTime="1.0").to_csv(table, index=False)
+    assert "ingest_shard" not in planned(study)
+    edit("src/cxrscale/store/pixels.py", "PAD_FILL = 0", "PAD_FILL = 1")
+    result = snakemake(study, "-n")
+    assert result.returncode != 0
+    assert "the settings or code of ingest_shard" in result.stdout
+    assert "`--forcerun ingest_shard" in result.stdout
+    plan = planned(study, "--forcerun", "ingest_shard")
+    assert plan["ingest_shard"] == 2
+    assert plan["train"] == 4
 
 
 def test_training_again_is_announced_with_its_cost(study: Path, edit: Edit) -> None:

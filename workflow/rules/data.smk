@@ -106,7 +106,7 @@ rule check_inputs:
     params:
         code=code("check_inputs.py"),
         findings=study.findings,
-        report_findings=study.report.findings or [],
+        report={"findings": study.report.findings},
         ignores_split=study.dataset.format == "manifest" and study.split.method == "kfold",
         boxes=boxes_digest,
         subgroups=subgroups_digest,

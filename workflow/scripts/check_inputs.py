@@ -16,7 +16,7 @@ with job(snakemake.log[0], __file__) as log:
     labels = tables.read(LABELS, snakemake.input.labels)
     images = tables.read(IMAGES, snakemake.input.images)
     findings = params.findings or LABELS.findings(labels.columns)
-    check_named(params.report_findings, findings, "report.findings")
+    check_named(params.report["findings"] or [], findings, "report.findings")
     if params.ignores_split and images["official_split"].notna().any():
         reading.note("split", "The data set has a column split, which split.method: kfold does not use.")
     boxes = snakemake.input.boxes or (params.boxes and Path(config["dataset"]["root"]) / config["cam"]["boxes"])
