@@ -40,7 +40,7 @@ def read_boxes(path: Path, reading: Reading) -> pd.DataFrame:
     Raises StudyError that names the line for a side that is no finite number, a box without area or one that stands
     twice.
     """
-    boxes = read_csv(path, [c.name for c in BOXES.columns], reading=reading)
+    boxes = read_csv(path, [c.name for c in BOXES.columns], reading)
     boxes["finding"] = boxes["finding"].str.strip()
     for name in ("image_id", "finding"):
         _refuse(boxes, boxes[name].fillna("") == "", path, f"{name} is blank; every row needs one")

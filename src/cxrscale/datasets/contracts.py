@@ -88,9 +88,9 @@ def csv_header(path: Path) -> list[str]:
 def read_csv(
     path: Path,
     required: Sequence[str],
+    reading: Reading,
     optional: Sequence[str] = (),
     groups: Sequence[str] = (),
-    reading: Reading | None = None,
 ) -> pd.DataFrame:
     """Read the named columns of a csv file as text, blank as null, in file order.
 
@@ -98,7 +98,6 @@ def read_csv(
     and where what was found is noted. Raises StudyError that names the file and the missing column, or the row that has
     more or fewer fields than the header, or says why the file cannot be read.
     """
-    reading = reading or Reading()
     head = csv_header(path)
     if missing := [name for name in required if name not in head]:
         raise StudyError(f"{path}: there is no column {missing[0]!r}; it has {head}. Expected {', '.join(required)}.")

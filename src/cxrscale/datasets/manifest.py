@@ -49,7 +49,7 @@ def read_images(sources: dict[str, Path], reading: Reading) -> pd.DataFrame:
     reading: how ids are taken, and where what was found is noted.
     """
     path = sources["manifest"]
-    frame = read_csv(path, COLUMNS, optional=["split"], groups=["view"], reading=reading)
+    frame = read_csv(path, COLUMNS, reading, optional=["split"], groups=["view"])
     check_unique(frame, "image_id", path)
     for column in ("subject_id", "study_id"):
         check_filled(frame, column, path)
@@ -80,7 +80,7 @@ def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, readin
             f"findings is null: {len(taken)} columns of {path.name} are taken for findings: {', '.join(taken)}. "
             f"Name those that are in findings.",
         )
-    frame = read_csv(path, [*COLUMNS[:3], *taken], reading=reading)
+    frame = read_csv(path, [*COLUMNS[:3], *taken], reading)
     check_unique(frame, "image_id", path)
     for column in ("subject_id", "study_id"):
         check_filled(frame, column, path)

@@ -66,11 +66,11 @@ def read_images(sources: dict[str, Path], reading: Reading) -> pd.DataFrame:
     """
     path = sources["metadata"]
     columns = ["dicom_id", "subject_id", "study_id", "Rows", "Columns"]
-    meta = read_csv(path, columns, ["ViewPosition"], groups=["ViewPosition"], reading=reading)
+    meta = read_csv(path, columns, reading, optional=["ViewPosition"], groups=["ViewPosition"])
     check_unique(meta, "dicom_id", path)
     for column in ("subject_id", "study_id"):
         check_filled(meta, column, path)
-    split = read_csv(sources["split"], ["dicom_id", "subject_id", "study_id", "split"], reading=reading)
+    split = read_csv(sources["split"], ["dicom_id", "subject_id", "study_id", "split"], reading)
     check_unique(split, "dicom_id", sources["split"])
     check_one_of(split, "split", ["train", "validate", "test"], sources["split"])
     if not reading.exact_ids:
@@ -122,7 +122,7 @@ def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, readin
     """
     findings = list(findings or CHEXPERT_FINDINGS)
     path, metadata = sources["labels"], sources["metadata"]
-    studies = read_csv(path, ["subject_id", "study_id", *findings], reading=reading)
+    studies = read_csv(path, ["subject_id", "study_id", *findings], reading)
     check_unique(studies, "study_id", path)
     check_filled(studies, "subject_id", path)
     for finding in findings:
@@ -130,7 +130,7 @@ def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, readin
     studies["source"] = "negbio" if "negbio" in path.name else "chexpert"
     if "test_labels" in sources:
         studies = _with_radiologist(studies, sources["test_labels"], findings, path, reading)
-    images = read_csv(metadata, ["dicom_id", "subject_id", "study_id"], reading=reading)
+    images = read_csv(metadata, ["dicom_id", "subject_id", "study_id"], reading)
     merged = studies.merge(images, on=["subject_id", "study_id"], how="inner")
     if merged.empty:
         raise StudyError(
@@ -186,7 +186,7 @@ def _with_radiologist(
     for other, name in RADIOLOGIST_NAMES.items():
         if name in findings and not {other, name} & set(head):
             raise StudyError(f"{path}: there is no column {name!r} or {other!r}; it has {head}. Expected one of them.")
-    test = read_csv(path, ["study_id", *(alias.get(f, f) for f in findings)], reading=reading)
+    test = read_csv(path, ["study_id", *(alias.get(f, f) for f in findings)], reading)
     check_unique(test, "study_id", path)
     if not reading.exact_ids:
         check_same_spelling(test["study_id"], studies["study_id"], f"{path}: study_id", f"{labels}: study_id")

@@ -34,7 +34,7 @@ def read_subgroups(path: Path, columns: Sequence[str], reading: Reading) -> pd.D
         raise StudyError(
             f"evaluation.groups holds {reserved[0]!r}, which is an id; expected columns of groups of {path}."
         )
-    frame = read_csv(path, [key, *columns], groups=columns, reading=reading)
+    frame = read_csv(path, [key, *columns], reading, groups=columns)
     check_unique(frame, key, path)
     for column in columns:
         if (n := frame[column].nunique()) > MOST_VALUES:

@@ -6,7 +6,12 @@ import pandas as pd
 import pytest
 
 from cxrscale.datasets import contracts
+from cxrscale.datasets.spelling import Reading
 from cxrscale.errors import StudyError
+
+
+def read_csv(path, required, **options):
+    return contracts.read_csv(path, required, Reading(), **options)
 
 
 def refused(function, *args) -> str:
@@ -32,7 +37,7 @@ def test_a_missing_file_names_all_that_were_looked_for_and_the_first_is_preferre
 def test_a_missing_column_is_named_with_those_there_are(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("id,b\n1,2\n")
-    said = refused(contracts.read_csv, path, ["id", "c"])
+    said = refused(read_csv, path, ["id", "c"])
     assert f"{path}: there is no column 'c'; it has ['id', 'b']. Expected id, c." in said
 
 
@@ -40,13 +45,13 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path):
 def test_a_file_that_is_no_csv_says_so(tmp_path, content):
     path = tmp_path / ("a.csv.gz" if content.startswith(b"\x1f") else "a.csv")
     path.write_bytes(content)
-    said = refused(contracts.read_csv, path, ["a"])
+    said = refused(read_csv, path, ["a"])
     assert str(path) in said
 
 
 def test_a_comma_at_the_end_of_each_line_shifts_no_column(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2,\n3,4,\n")
-    assert contracts.read_csv(tmp_path / "a.csv", ["b"])["b"].tolist() == ["2", "4"]
+    assert read_csv(tmp_path / "a.csv", ["b"])["b"].tolist() == ["2", "4"]
 
 
 WHOLE = "image_id,path,Edema,Mass\ni1,a.png,1,0\ni2,b.png,,1\n"
@@ -63,7 +68,7 @@ def test_a_file_cut_short_at_any_byte_is_refused_or_says_what_the_whole_one_says
         if text.endswith(b"\n"):
             continue
         try:
-            frame = contracts.read_csv(path, columns)
+            frame = read_csv(path, columns)
         except StudyError:
             refused_at += 1
             continue
@@ -76,7 +81,7 @@ def test_a_gz_file_cut_short_is_refused(tmp_path):
     path, whole = tmp_path / "a.csv.gz", gzip.compress(WHOLE.encode() * 1000)
     for end in (len(whole) // 2, len(whole) - 9, len(whole) - 4, len(whole) - 1):
         path.write_bytes(whole[:end])
-        assert f"{path}: cannot be read as csv" in refused(contracts.read_csv, path, ["image_id"])
+        assert f"{path}: cannot be read as csv" in refused(read_csv, path, ["image_id"])
 
 
 @pytest.mark.parametrize(
@@ -86,27 +91,27 @@ def test_a_gz_file_cut_short_is_refused(tmp_path):
 def test_a_row_with_another_number_of_fields_is_named(tmp_path, row, fields):
     path = tmp_path / "a.csv"
     path.write_text(f"image_id,path,Edema,Mass\ni1,a.png,1,0\n{row}\ni3,c.png,0,0\n")
-    assert f"{path} line 3: has {fields} fields, expected 4" in refused(contracts.read_csv, path, ["image_id"])
+    assert f"{path} line 3: has {fields} fields, expected 4" in refused(read_csv, path, ["image_id"])
 
 
 def test_a_quote_that_is_not_closed_is_named(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('image_id,path,Edema,Mass\ni1,a.png,1,0\ni2,"b.png,1,0\n')
-    assert str(path) in refused(contracts.read_csv, path, ["image_id"])
+    assert str(path) in refused(read_csv, path, ["image_id"])
 
 
 def test_blanks_around_the_name_of_a_column_are_no_part_of_it(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("image_id, Pneumonia,Mass \ni1,1,0\n")
     assert contracts.csv_header(path) == ["image_id", "Pneumonia", "Mass"]
-    assert contracts.read_csv(path, ["image_id", "Pneumonia"])["Pneumonia"].tolist() == ["1"]
+    assert read_csv(path, ["image_id", "Pneumonia"])["Pneumonia"].tolist() == ["1"]
     path.write_text("image_id,Mass,Mass \ni1,1,0\n")
-    assert "the column 'Mass' stands twice" in refused(contracts.read_csv, path, ["image_id"])
+    assert "the column 'Mass' stands twice" in refused(read_csv, path, ["image_id"])
 
 
 def test_csv_is_text_in_file_order_and_blank_is_null(tmp_path):
     (tmp_path / "a.csv").write_text("z,id,b\n9,007,NA\n8,1e5,\n")
-    frame = contracts.read_csv(tmp_path / "a.csv", ["id", "b"], optional=["absent"])
+    frame = read_csv(tmp_path / "a.csv", ["id", "b"], optional=["absent"])
     assert list(frame["id"]) == ["007", "1e5"]
     assert frame["b"][0] == "NA"
     assert pd.isna(frame["b"][1])
@@ -132,7 +137,7 @@ def test_lines_are_counted_as_an_editor_does_whatever_stands_between_the_rows(tm
     text = 'id,"no\nte",n\n\na,"one\ntwo\n\nthree",1\n  \nb,,1\r\n"",x,1\nc,"say ""hi""\n",1\na,,7\n'
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     assert [contracts.line_of(path, row) for row in range(5)] == [4, 9, 10, 11, 13]
-    frame = contracts.read_csv(path, ["id", "n"])
+    frame = read_csv(path, ["id", "n"])
     assert len(frame) == 5
     said = refused(contracts.parse_labels, frame["n"], path, "n")
     assert f"{path} line 13: n is '7'" in said
@@ -151,7 +156,7 @@ def test_lines_of_a_file_that_is_gone_are_those_of_a_plain_one(tmp_path):
 def test_a_column_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("id,b,b\n1,2,3\n")
-    said = refused(contracts.read_csv, path, ["id", "b"])
+    said = refused(read_csv, path, ["id", "b"])
     assert f"{path}: the column 'b' stands twice; expected each column once" in said
 
 

@@ -105,7 +105,7 @@ def test_an_id_that_says_that_there_is_none_is_refused(nothing):
 def test_an_id_of_blanks_is_none(tmp_path, blank):
     (tmp_path / "a.csv").write_text(f"study_id,x\ns1,1\n{blank},1\n")
     with pytest.raises(StudyError, match=r"a.csv line 3: study_id is blank"):
-        check_filled(read_csv(tmp_path / "a.csv", ["study_id", "x"]), "study_id", tmp_path / "a.csv")
+        check_filled(read_csv(tmp_path / "a.csv", ["study_id", "x"], Reading()), "study_id", tmp_path / "a.csv")
 
 
 def test_values_of_groups_have_one_spelling_too():
@@ -137,7 +137,7 @@ def test_reading_the_same_file_twice_notes_once(tmp_path):
     (tmp_path / "a.csv").write_text("subject_id,x\np1 ,1\n")
     reading = Reading()
     for _ in range(2):
-        assert read_csv(tmp_path / "a.csv", ["subject_id"], reading=reading)["subject_id"].tolist() == ["p1"]
+        assert read_csv(tmp_path / "a.csv", ["subject_id"], reading)["subject_id"].tolist() == ["p1"]
     assert len(reading.notes) == 1
 
 
