@@ -90,29 +90,23 @@ class _Announcement(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(getattr(record, "event", None), "name", None) != "RUN_INFO":
             return
-        if rules := self._overlooked():
-            raise self.refusal(
-                f"the settings or code of {', '.join(rules)} changed too, but Snakemake would plan these only in the "
-                f"next run, since they come after a stage that runs again without changing what they read. Run the "
-                f"same command with `--forcerun {' '.join(rules)}` added; learners that did not change are brought "
-                f"back."
-            )
         if self.text is None:  # said again at the end of a dry run, when Snakemake counts its jobs as finished
             try:
+                left_out = overlooked(self.workflow)
                 steps, of_rule, rules = steps_of(self.workflow)
                 submitted = submitted_jobs(self.workflow)
             except AttributeError as error:  # a Snakemake with other names inside
                 self.log.debug("cannot say why each stage runs: %s", error)
                 return
+            if left_out:
+                raise self.refusal(
+                    f"the settings or code of {', '.join(left_out)} changed too, but Snakemake would plan these only in "
+                    f"the next run, since they come after a stage that runs again without changing what they read. Run "
+                    f"the same command with `--forcerun {' '.join(left_out)}` added; learners that did not change are "
+                    f"brought back."
+                )
             self.text = describe(steps, of_rule, rules, self.config, submitted)
         self.log.info(self.text)
-
-    def _overlooked(self) -> list[str]:
-        try:
-            return overlooked(self.workflow)
-        except AttributeError as error:  # a Snakemake with other names inside
-            self.log.debug("cannot say whether a changed stage is left out: %s", error)
-            return []
 
 
 def overlooked(workflow: Any) -> list[str]:
