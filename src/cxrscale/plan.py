@@ -100,9 +100,9 @@ class _Announcement(logging.Handler):
                 return
             if left_out:
                 raise self.refusal(
-                    f"the settings or code of {', '.join(left_out)} changed too, but Snakemake would plan these only in "
-                    f"the next run, since they come after a stage that runs again without changing what they read. Run "
-                    f"the same command with `--forcerun {' '.join(left_out)}` added; learners that did not change are "
+                    f"the settings or code of {', '.join(left_out)} changed too, but Snakemake would plan these only "
+                    f"in the next run, since they come after a stage that runs again without changing what they read. "
+                    f"Run the same command with `--forcerun {' '.join(left_out)}` added; learners that did not change are "
                     f"brought back."
                 )
             self.text = describe(steps, of_rule, rules, self.config, submitted)
