@@ -102,8 +102,8 @@ class _Announcement(logging.Handler):
                 raise self.refusal(
                     f"the settings or code of {', '.join(left_out)} changed too, but Snakemake would plan these only "
                     f"in the next run, since they come after a stage that runs again without changing what they read. "
-                    f"Run the same command with `--forcerun {' '.join(left_out)}` added; learners that did not change are "
-                    f"brought back."
+                    f"Run the same command with `--forcerun {' '.join(left_out)}` added; learners that did not change "
+                    f"are brought back."
                 )
             self.text = describe(steps, of_rule, rules, self.config, submitted)
         self.log.info(self.text)
