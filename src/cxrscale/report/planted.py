@@ -107,8 +107,10 @@ def agreement(expected: str, difference: Mapping[str, Any] | None, margin: float
         if lower > -margin:
             return Cell(NOT_AS_PLANTED, "a gain was planted")
         return Cell(AS_PLANTED) if upper < 0 else Cell(UNDECIDED, "a gain was planted")
-    if upper < -margin or (lower > margin and expected != NO_GAIN_OR_LOSS):
+    if upper < -margin:
         return Cell(NOT_AS_PLANTED, f"{expected} was planted")
+    if lower > margin and expected != NO_GAIN_OR_LOSS:
+        return Cell(NOT_AS_PLANTED, "no loss was planted" if expected == NO_GAIN else f"{expected} was planted")
     if expected != AT_NEITHER and not seen:
         return Cell(UNDECIDED, "AUROC is not shown to be above 0.5")
     return Cell(AS_PLANTED) if lower > -margin else Cell(UNDECIDED, f"{expected} was planted")
