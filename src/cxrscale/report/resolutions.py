@@ -173,14 +173,8 @@ def difference_table(results: Results, settings: ReportSettings, model: str) -> 
     return Table(caption, ["Finding", *(f"{r} px minus {reference} px" for r in others)], rows)
 
 
-def difference_cell(
-    results: Results, settings: ReportSettings, model: str, finding: str, resolution_px: int | None
-) -> Cell:
-    """A resolution minus the reference; None: there is none but the reference."""
-    if resolution_px is None:
-        return Cell(DASH, "one resolution only")
-    if resolution_px == settings.reference_px:
-        return Cell(DASH, "the reference is the lowest")
+def difference_cell(results: Results, settings: ReportSettings, model: str, finding: str, resolution_px: int) -> Cell:
+    """A resolution minus the reference."""
     row = lookup(
         results.differences,
         model=model, finding=finding, resolution_px=resolution_px, against_px=settings.reference_px,
@@ -193,12 +187,6 @@ def difference_cell(
         return cell
     said = text_or(row["verdict"], text_or(row["reason"], "no verdict"))
     return Cell(cell.text, "; ".join([cell.note, *([] if missing(row["p_holm"]) else [p_text(row["p_holm"])]), said]))
-
-
-def lowest_of(results: Results, model: str) -> int | None:
-    """The lowest resolution of a model, None if there is one only."""
-    resolutions = results.resolutions(model)
-    return resolutions[0] if len(resolutions) > 1 else None
 
 
 def pairs_table(results: Results, settings: ReportSettings) -> Table:
