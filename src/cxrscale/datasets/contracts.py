@@ -110,7 +110,7 @@ def read_csv(
             frame[name] = None
     for name in (*IDS, *groups):
         if name in head and name in frame:
-            frame[name] = spelled(frame[name], f"{path}: {name}", reading, partial(line_of, path), name in IDS)
+            frame[name] = spelled(frame[name], path, reading, partial(line_of, path), name in IDS)
     return frame
 
 
@@ -153,11 +153,13 @@ def check_rows(path: Path, head: Sequence[str]) -> None:
         raise StudyError(f"{path} line {begin}: cannot be read as csv: {error}. Fetch the file again.") from error
     except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise StudyError(f"{path}: cannot be read as csv: {error}. Fetch the file again.") from error
-    whole = head[-1] not in IDS and fields and _WHOLE_LABEL.fullmatch(fields[-1].strip())
+    if not fields:
+        raise StudyError(f"{path}: has a header and no row. Fetch the file again, or fill it.")
+    whole = head[-1] not in IDS and _WHOLE_LABEL.fullmatch(fields[-1].strip())
     if last and not last.endswith(("\n", "\r")) and not whole:
         raise StudyError(
             f"{path}: the last line has no line break at its end, as in a file that was cut short; {head[-1]} is "
-            f"{fields[-1] if fields else ''!r}. Fetch the file again, or, if the line is whole, add a line break."
+            f"{fields[-1]!r}. Fetch the file again, or, if the line is whole, add a line break."
         )
 
 

@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
@@ -26,11 +27,14 @@ from cxrscale.notes import Note, examples
 IDS = ("image_id", "dicom_id", "study_id", "subject_id")
 
 #: Texts that say that there is no value, in any case.
-NOTHING = frozenset(("nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nil", "nat", "-", "--", "?", "unknown"))
+NOTHING = frozenset(
+    ("nan", "na", "n/a", "n.a.", "#n/a", "<na>", "none", "null", "nil", "nat", "missing", "unknown", "-", "--", "?")
+)
 
 _BLANKS = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+")
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _PLAIN = re.compile(r"[!-~]*[!-,/-~]")  # one word of ASCII that ends neither in a full stop nor in a hyphen
+_SHORTENED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")  # 1.00E+07, as spreadsheets write long numbers
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
@@ -68,13 +72,14 @@ def loosely(text: str) -> str:
     return _ZEROS.sub("", "".join(text.casefold().split()))
 
 
-def spelled(values: pd.Series, where: str, reading: Reading, line: Callable[[int], int], id_: bool = True) -> pd.Series:
+def spelled(values: pd.Series, path: Path, reading: Reading, line: Callable[[int], int], id_: bool = True) -> pd.Series:
     """A column of texts in one spelling, null where there is no value.
 
-    where: file and column, for messages. line: the line of the file on which a row stands. id_: whether these are ids:
-    a text that stands for nothing then stops the reading, and `Reading.exact_ids` leaves them as they are.
-    Raises StudyError if two spellings that are left may be the same.
+    values: named as the column. path: the file it is of. line: the line of the file on which a row stands. id_: whether
+    these are ids: a text that stands for nothing, or for a number that was shortened, then stops the reading, and
+    `Reading.exact_ids` leaves them as they are. Raises StudyError if two spellings that are left may be the same.
     """
+    where = f"{path}: {values.name}"
     if id_ and reading.exact_ids:
         return values.mask(values.astype("str").str.strip() == "")
     codes, distinct = pd.factorize(values)
@@ -87,6 +92,12 @@ def spelled(values: pd.Series, where: str, reading: Reading, line: Callable[[int
             f"{where} is {nothing!r} on line {line(row)}, which says that there is none; every row needs one. "
             f"Correct the row, or set dataset.ids to exact if this is an id."
         )
+    if id_ and (shortened := next(filter(_SHORTENED.fullmatch, texts), None)):
+        row = int((values == shortened).to_numpy().argmax())
+        raise StudyError(
+            f"{where} is {shortened!r} on line {line(row)}, as spreadsheets shorten long numbers, so that several may "
+            f"have become one. Export the file with this column as text, or set dataset.ids to exact if this is an id."
+        )
     if alike := _alike(new):
         lines = [line(int((values == texts[new.index(name)]).to_numpy().argmax())) for name in alike]
         remedy = "or, if ids are exact, set dataset.ids to exact" if id_ else "in the file"
@@ -97,7 +108,9 @@ def spelled(values: pd.Series, where: str, reading: Reading, line: Callable[[int
     if changed:
         rows = int(values.isin(list(changed)).sum())
         shown = examples(f"{old!r} as {now!r}" if now else f"{old!r} as not recorded" for old, now in changed.items())
-        reading.note("ids" if id_ else "groups", f"{where} is read in another spelling on {rows:,} rows.", shown)
+        # The file without its folder: where the data lie is no part of what was found.
+        said = f"{path.name}: {values.name} is read in another spelling on {rows:,} rows."
+        reading.note("ids" if id_ else "groups", said, shown)
     taken = pd.Series([now or None for now in new] + [None], dtype="str").to_numpy()[codes]  # code -1, null, the last
     return pd.Series(taken, index=values.index, name=values.name, dtype="str")
 

@@ -94,6 +94,13 @@ def test_a_row_with_another_number_of_fields_is_named(tmp_path, row, fields):
     assert f"{path} line 3: has {fields} fields, expected 4" in refused(read_csv, path, ["image_id"])
 
 
+def test_a_file_without_a_row_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    for text in ("image_id,path\n", "image_id,path", "image_id,path\n\n \n"):
+        path.write_text(text)
+        assert f"{path}: has a header and no row" in refused(read_csv, path, ["image_id"])
+
+
 def test_a_quote_that_is_not_closed_is_named(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('image_id,path,Edema,Mass\ni1,a.png,1,0\ni2,"b.png,1,0\n')

@@ -1,6 +1,7 @@
 """One thing has one spelling: ids and group values."""
 
 import unicodedata
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -63,7 +64,8 @@ def test_what_may_be_the_same_is_alike():
 
 def column(values, id_=True, exact_ids=False):
     reading = Reading(exact_ids)
-    found = spelled(pd.Series(values, dtype="str"), "f.csv: subject_id", reading, lambda row: row + 2, id_)
+    raw = pd.Series(values, dtype="str", name="subject_id")
+    found = spelled(raw, Path("somewhere/f.csv"), reading, lambda row: row + 2, id_)
     return found.tolist(), reading.notes
 
 
@@ -94,11 +96,19 @@ def test_what_may_be_one_patient_stops_with_both_spellings(values, said):
     assert column(values, exact_ids=True) == (values, [])
 
 
-@pytest.mark.parametrize("nothing", ["nan", "NA", "None", "N/A", "null", "-", " nan "])
+@pytest.mark.parametrize("nothing", ["nan", "NA", "None", "N/A", "n.a.", "null", "-", " nan "])
 def test_an_id_that_says_that_there_is_none_is_refused(nothing):
     with pytest.raises(StudyError, match=f"f.csv: subject_id is {nothing!r} on line 3, which says that there is none"):
         column(["p1", nothing, nothing])
     assert column(["p1", nothing], exact_ids=True)[0] == ["p1", nothing]
+
+
+@pytest.mark.parametrize("shortened", ["1E+07", "1.00E+07", "1,5e+8"])
+def test_an_id_that_a_spreadsheet_shortened_is_refused(shortened):
+    with pytest.raises(StudyError, match="on line 3, as spreadsheets shorten long numbers"):
+        column(["1e7-5", shortened])
+    assert column([shortened], exact_ids=True)[0] == [shortened]
+    assert column([shortened, "2"], id_=False)[0] == [shortened, "2"]
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\u200b"])
