@@ -92,7 +92,7 @@ class _Announcement(logging.Handler):
             return
         if self.text is None:  # said again at the end of a dry run, when Snakemake counts its jobs as finished
             try:
-                left_out = overlooked(self.workflow)
+                left_out, hiding = overlooked(self.workflow)
                 steps, of_rule, rules = steps_of(self.workflow)
                 submitted = submitted_jobs(self.workflow)
             except AttributeError as error:  # a Snakemake with other names inside
@@ -100,26 +100,31 @@ class _Announcement(logging.Handler):
                 return
             if left_out:
                 raise self.refusal(
-                    f"the settings or code of {', '.join(left_out)} changed too, but Snakemake would plan these only "
-                    f"in the next run, since they come after a stage that runs again without changing what they read. "
-                    f"Run the same command with `--forcerun {' '.join(left_out)}` added; learners that did not change "
-                    f"are brought back."
+                    f"the settings or code of {', '.join(left_out)} changed, but Snakemake would plan that only in the "
+                    f"next run, since {', '.join(hiding)} before them will run again. Run the same command with "
+                    f"`--until {' '.join(hiding)}` first, then without."
                 )
             self.text = describe(steps, of_rule, rules, self.config, submitted)
         self.log.info(self.text)
 
 
-def overlooked(workflow: Any) -> list[str]:
-    """The rules with a job that will not run although its params or its list of inputs changed.
+def overlooked(workflow: Any) -> tuple[list[str], list[str]]:
+    """The rules with a job that will not run although its params or its list of inputs changed, and the rules that hide
+    them: those that will run and whose outputs others take as old (`ancient`).
 
     Snakemake does not look for changes in what comes after a job that will run. Where the way there leads through an
-    `ancient` input, which does not pass a rerun on, a changed stage would be left out, and its old results taken.
+    `ancient` input, which passes no rerun on, a changed stage is left out, even with --forcerun, and old results taken.
     """
-    runs = set(workflow.dag.needrun_jobs())
-    left = [job for job in workflow.dag.jobs if job not in runs and not job.rule.norun]
-    persistence = workflow.persistence
+    dag, persistence = workflow.dag, workflow.persistence
+    runs = set(dag.needrun_jobs())
+    left = [job for job in dag.jobs if job not in runs and not job.rule.norun]
     changed = [job for job in left if persistence.params_changed(job) or any(persistence.input_changed(job))]
-    return list(dict.fromkeys(job.rule.name for job in changed))
+    hiding = [before for job in left for before in dag.dependencies[job] if before in runs] if changed else []
+    return _rules(changed), _rules(hiding)
+
+
+def _rules(jobs: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(job.rule.name for job in jobs))
 
 
 def _planned(workflow: Any) -> list[Any]:

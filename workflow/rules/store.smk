@@ -27,7 +27,9 @@ rule fingerprint_pictures:
         mem_mb=1500,
         runtime=30,
     params:
-        code=code("fingerprint_pictures.py"),
+        # A number instead of a digest of the code: checksums are the same whatever takes them, and a stage that runs again
+        # hides changes of those that take its output as old.
+        version=1,
     message:
         "Taking the checksums of some pictures"
     script:
