@@ -237,7 +237,7 @@ class Split(Section):
     seed: Seed = 0
     validate_fraction: OpenFraction = 0.1
     combine_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.1
-    most_sharing_patients: Annotated[int, Field(ge=0)] = 10
+    most_sharing_patients: Annotated[Whole, Field(ge=0)] = 10
 
     @model_validator(mode="after")
     def _folds_exist(self) -> Self:
