@@ -18,6 +18,9 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]),
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
 )
+# Snakemake writes the path of its Python into commands without quotes; its name is found by PATH.
+if " " in sys.executable:
+    sys.executable = "python"
 
 from cxrscale import config as study_config
 from cxrscale import plan, provenance, settings_files
