@@ -19,7 +19,7 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
 )
 # Snakemake writes the path of its Python into commands without quotes; its name is found by PATH.
-if " " in sys.executable:
+if shlex.quote(sys.executable) != sys.executable:
     sys.executable = "python"
 
 from cxrscale import config as study_config
