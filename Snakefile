@@ -114,15 +114,17 @@ rule all:
         [layout.manifest(resolution) for resolution in study.resolutions_px],
 
 
-# Labels and targets as the csv files alone give them; needs no image.
+# Labels, targets and checks as the csv files alone give them; needs no image.
 rule targets:
     input:
+        layout.notes("inputs"),
         [layout.drawn_targets(fold) for fold in study.split.use_folds],
 
 
-# The image store at every resolution.
+# The image store at every resolution, held against the data set's list of images.
 rule stores:
     input:
+        f"{layout.store}/base/quarantine.csv",
         [layout.manifest(resolution) for resolution in study.resolutions_px],
 
 
