@@ -22,7 +22,7 @@ from .conftest import PATIENCE_S, accounted, site
 PROFILE = "profiles/site"
 SMALL = ROOT / "tests/cluster/small.smk"
 DEMO = "config/demo.yaml"
-IMAGES = 3 * 600  # of the demo, about: before it is drawn nobody knows, and a tenth more is no minute more
+IMAGES = 3 * 900  # of the demo, about: before it is drawn nobody knows, and a tenth more is no minute more
 LEARNERS = "results/demo/learners/densenet121/32px"
 
 
