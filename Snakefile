@@ -57,14 +57,14 @@ try:
         where = (study.dataset.format, Path(study.dataset.root), label_options)
         source_digests = lookup.source_digests(*where)
         images = size.count_images(Path(layout.images), *where)
-    exact = study.dataset.ids == "exact"
-    subgroups_digest = subgroups.digest(study.evaluation.subgroups, study.evaluation.groups, exact)
-    # Whether the store is of these pictures: once a run, and not where that is what is asked for.
-    if workflow.is_main_process and "check_sources" not in sys.argv:
-        fingerprint.check_fingerprint(Path(layout.store), Path(study.dataset.root))
-        quarantine.check_unreadable(Path(layout.store), study.store.max_unreadable_fraction)
+    exact_ids = study.dataset.ids == "exact"
+    subgroups_digest = subgroups.digest(study.evaluation.subgroups, study.evaluation.groups, exact_ids)
     if workflow.is_main_process:
         layout.check_weights_files()
+        # Whether the store is of these pictures, but where that is what is asked for.
+        if "check_sources" not in sys.argv:
+            fingerprint.check_fingerprint(Path(layout.store), Path(study.dataset.root))
+            quarantine.check_unreadable(Path(layout.store), study.store.max_unreadable_fraction)
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 

@@ -1,7 +1,8 @@
 """Boxes around findings: reading them, and where they lie in the square pictures of the store."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,15 @@ BOXES = Table(
         Column("y_max", "float64", "lower edge, the first pixel outside"),
     ),
 )
+
+
+def boxes_path(made: str | None, config: Mapping[str, Any]) -> Path | None:
+    """The csv file of a study's boxes; None without.
+
+    made: that of a synthetic data set. config: the study's, as plain values; else its cam.boxes, below the root.
+    """
+    given = config["cam"]["boxes"]
+    return Path(made) if made else Path(config["dataset"]["root"]) / given if given else None
 
 
 SIDES = ("x_min", "y_min", "x_max", "y_max")
@@ -70,8 +80,7 @@ def check_known(
 
     Raises StudyError if it has none of them, or another spelling may be why.
     """
-    if not reading.exact_ids:
-        check_same_spelling(boxes["image_id"], image_ids, f"{path}: image_id", "the study's image_id")
+    check_same_spelling(boxes["image_id"], image_ids, f"{path}: image_id", "the study's image_id", reading)
     wanted = {"image_id": (set(image_ids), "images"), "finding": (set(findings), "findings")}
     for column, (ours, what) in wanted.items():
         strange = boxes.loc[~boxes[column].isin(ours), column]

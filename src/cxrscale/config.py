@@ -5,7 +5,6 @@ as docs/protocol.md says. Unknown keys are errors, so that a misspelt one cannot
 finite, lists that hold a value twice, and settings that contradict each other or can have no effect.
 """
 
-import difflib
 import importlib.util
 import os
 import re
@@ -26,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from cxrscale.errors import StudyError
+from cxrscale.errors import StudyError, nearest
 from cxrscale.findings import CHEXPERT_FINDINGS, check_finding_name
 from cxrscale.layout import RESULTS, SHARED_FOLDERS
 from cxrscale.provenance import digest
@@ -373,7 +372,7 @@ class TrainingOverride(Section):
             if key not in LearnerSettings.model_fields:
                 choices = ", ".join(LearnerSettings.model_fields)
                 raise ValueError(
-                    f"settings: {key!r} is no setting of a learner{_nearest(key, LearnerSettings.model_fields)}; "
+                    f"settings: {key!r} is no setting of a learner{nearest(key, LearnerSettings.model_fields)}; "
                     f"expected one of {choices}"
                 )
         return self
@@ -741,17 +740,12 @@ def timm_model_names() -> frozenset[str]:
     return frozenset(name for file in files for name in entry.findall(file.read_text(encoding="utf-8")))
 
 
-def _nearest(word: Any, choices: Iterable[Any]) -> str:
-    near = difflib.get_close_matches(str(word), [str(c) for c in choices], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def _one_of(found: str, value: Any, choices: Iterable[Any], key: str = "") -> None:
     """Raise ValueError if a value is none of the choices. found: words before the value; key: where choices stand."""
     choices = list(choices)
     if value not in choices:
         named = f"{key} {choices}" if key else str(choices)
-        raise ValueError(f"{found} {value!r}{_nearest(value, choices)}; expected one of {named}")
+        raise ValueError(f"{found} {value!r}{nearest(value, choices)}; expected one of {named}")
 
 
 def load(raw: Mapping[str, Any]) -> StudyConfig:
@@ -769,7 +763,7 @@ def load(raw: Mapping[str, Any]) -> StudyConfig:
         if known and model.name not in known:
             raise StudyError(
                 f"the configuration is not usable:\n  models: timm knows no model {model.name!r}"
-                f"{_nearest(model.name, sorted(known))}. Any name of timm.list_models() works."
+                f"{nearest(model.name, sorted(known))}. Any name of timm.list_models() works."
             )
     return study
 
@@ -792,7 +786,7 @@ def _explain(error: ValidationError) -> list[str]:
         if problem["type"] == "extra_forbidden":
             choices = _keys_at(where[:-1])
             expected = f"; expected one of {', '.join(choices)}" if choices else ""
-            lines.append(f"  {key}: unknown key{_nearest(where[-1], choices)}{expected}")
+            lines.append(f"  {key}: unknown key{nearest(where[-1], choices)}{expected}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             got = "" if problem["type"] in ("value_error", "missing") else f" (got {problem['input']!r})"

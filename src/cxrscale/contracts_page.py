@@ -14,7 +14,8 @@ from cxrscale.predictions import PREDICTIONS
 from cxrscale.stacking import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
 from cxrscale.store.fidelity import PSNR, SUMMARY
 from cxrscale.store.fingerprint import FINGERPRINT
-from cxrscale.store.shards import MANIFEST, QUARANTINE
+from cxrscale.store.quarantine import QUARANTINE
+from cxrscale.store.shards import MANIFEST
 from cxrscale.store.shared import SHARED
 
 #: Every table between stages, with where it lies.

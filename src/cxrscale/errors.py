@@ -1,4 +1,8 @@
-"""The one error that a user is meant to read."""
+"""The one error that a user is meant to read, and the hint that it may give."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
 
 
 class StudyError(Exception):
@@ -6,3 +10,9 @@ class StudyError(Exception):
 
     Jobs print it without a traceback; any other exception is a bug and keeps its traceback.
     """
+
+
+def nearest(word: Any, choices: Iterable[Any]) -> str:
+    """ " (did you mean ...?)" with the choice that looks most like a word, or nothing."""
+    near = difflib.get_close_matches(str(word), [str(c) for c in choices], n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

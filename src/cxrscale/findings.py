@@ -4,7 +4,6 @@ A raw label is 1 (present), 0 (absent), -1 (uncertain) or null (not mentioned). 
 the target counts, 0 where it is ignored by loss and metrics.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cxrscale.errors import StudyError
+from cxrscale.errors import StudyError, nearest
 from cxrscale.tables import Column, Table
 
 #: In the order of MIMIC-CXR-JPG's label files (Johnson et al. 2019, arXiv:1901.07042).
@@ -89,8 +88,7 @@ def check_named(named: Iterable[str], findings: Sequence[str], key: str) -> None
     """Raise StudyError if a finding that a setting names is none of the study's. key: the setting."""
     for name in named:
         if name not in findings:
-            near = difflib.get_close_matches(name, findings, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = nearest(name, findings)
             raise StudyError(f"{key} names {name!r}{hint}, which is no finding of the study; it has {list(findings)}.")
 
 

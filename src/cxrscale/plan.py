@@ -117,7 +117,7 @@ def overlooked(workflow: Any) -> tuple[list[str], list[str]]:
     """
     dag, persistence = workflow.dag, workflow.persistence
     runs = set(dag.needrun_jobs())
-    left = [job for job in dag.jobs if job not in runs and not job.rule.norun]
+    left = [job for job in dag.bfs(dag.depending, *runs) if job not in runs and not job.rule.norun]
     changed = [job for job in left if persistence.params_changed(job) or any(persistence.input_changed(job))]
     hiding = [before for job in left for before in dag.dependencies[job] if before in runs] if changed else []
     return _rules(changed), _rules(hiding)

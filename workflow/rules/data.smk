@@ -1,7 +1,6 @@
 # Data: the synthetic data set, labels, images and targets.
 # What reads csv files alone comes first (priority): it finds mistakes before hours of work that they make worthless.
 
-exact_ids = exact
 # Boxes around findings: an input where they are made here; others count by their content, as all csv files do.
 made_boxes = layout.source_path("boxes.csv") if study.dataset.synthetic else []
 given_boxes = Path(study.dataset.root) / study.cam.boxes if study.cam.boxes else None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cxrscale import notes, tables
-from cxrscale.boxes import check_known, read_boxes
+from cxrscale.boxes import boxes_path, check_known, read_boxes
 from cxrscale.datasets.contracts import IMAGES, LABELS
 from cxrscale.datasets.spelling import Reading
 from cxrscale.datasets.subgroups import check_subgroups, read_subgroups
@@ -19,9 +19,8 @@ with job(snakemake.log[0], __file__) as log:
     check_named(params.report["findings"] or [], findings, "report.findings")
     if params.ignores_split and images["official_split"].notna().any():
         reading.note("split", "The data set has a column split, which split.method: kfold does not use.")
-    boxes = snakemake.input.boxes or (params.boxes and Path(config["dataset"]["root"]) / config["cam"]["boxes"])
-    if boxes:
-        check_known(read_boxes(Path(boxes), reading), images["image_id"], findings, Path(boxes), reading)
+    if path := boxes_path(snakemake.input.boxes, config):
+        check_known(read_boxes(path, reading), images["image_id"], findings, path, reading)
     if params.subgroups:
         path = Path(config["evaluation"]["subgroups"])
         check_subgroups(read_subgroups(path, params.groups, reading), labels, path, reading)

@@ -1,24 +1,21 @@
 """Whether the store's pictures fit what the study asks of them, before anything is trained; doubts are noted."""
 
-from pathlib import Path
-
-from cxrscale.store.bits import notes_on_bits
-
 from cxrscale import notes, tables
-from cxrscale.boxes import boxes_by_pair, read_boxes
+from cxrscale.boxes import boxes_by_pair, boxes_path, read_boxes
 from cxrscale.datasets.spelling import Reading
 from cxrscale.evaluation.samples import check_native, notes_on_views
 from cxrscale.findings import TARGETS
 from cxrscale.joblog import job
+from cxrscale.store.bits import notes_on_bits
 from cxrscale.store.shards import MANIFEST
 
 with job(snakemake.log[0], __file__) as log:
-    params, config = snakemake.params, snakemake.config
+    params = snakemake.params
     manifest = tables.read(MANIFEST, snakemake.input.manifest)
     native_px = manifest.set_index("image_id")["native_px"]
     found = notes_on_bits(manifest)
-    for path in snakemake.input.targets:
-        targets = tables.read(TARGETS, path)
+    for of_fold in snakemake.input.targets:
+        targets = tables.read(TARGETS, of_fold)
         if params.excluded_below_px:
             found += check_native(targets, native_px, params.excluded_below_px, "store.upscale (exclude)")
         test = targets[(targets["split"] == "test") & targets["image_id"].isin(native_px.index)]
@@ -26,7 +23,6 @@ with job(snakemake.log[0], __file__) as log:
             found += check_native(test, native_px, params.compared_from_px, "comparison.native_at_least_px")
         if params.by_view:
             found += notes_on_views(test["view"])
-    boxes = snakemake.input.boxes or (params.boxes and Path(config["dataset"]["root"]) / config["cam"]["boxes"])
-    if boxes:
-        boxes_by_pair(read_boxes(Path(boxes), Reading(params.exact_ids)), manifest, params.geometry)
+    if path := boxes_path(snakemake.input.boxes, snakemake.config):
+        boxes_by_pair(read_boxes(path, Reading(params.exact_ids)), manifest, params.geometry)
     notes.write(dict.fromkeys(found), snakemake.output[0])

@@ -9,8 +9,7 @@ from cxrscale import tables
 from cxrscale.datasets.contracts import IMAGES
 from cxrscale.joblog import job
 from cxrscale.store.changes import check_list, record_of
-from cxrscale.store.quarantine import check_fraction
-from cxrscale.store.shards import QUARANTINE
+from cxrscale.store.quarantine import QUARANTINE, check_fraction
 from cxrscale.store.shared import SHARED, shared_pictures
 
 with job(snakemake.log[0], __file__) as log:

@@ -1,11 +1,9 @@
 """How well the activation maps of one learner point into the boxes of its test images."""
 
-from pathlib import Path
-
 import torch
 
 from cxrscale import tables
-from cxrscale.boxes import boxes_by_pair, read_boxes
+from cxrscale.boxes import boxes_by_pair, boxes_path, read_boxes
 from cxrscale.cam import maps_of_pairs, select_boxed
 from cxrscale.datasets.spelling import Reading
 from cxrscale.devices import leased
@@ -17,14 +15,13 @@ from cxrscale.store.shards import MANIFEST
 
 with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):
     torch.set_num_threads(snakemake.threads)
-    params, dataset = snakemake.params, snakemake.config["dataset"]
+    params = snakemake.params
     targets = tables.read(TARGETS, snakemake.input.targets)
     learner = Learner.read(snakemake.input.learner)
     store = learner.pictures(snakemake.input.manifest)
     manifest = tables.read(MANIFEST, snakemake.input.manifest, ["image_id", "native_height_px", "native_width_px"])
     # Those of a synthetic data set are made here and an input; others count by their content, a param.
-    boxes_path = Path(snakemake.input.boxes or Path(dataset["root"]) / snakemake.config["cam"]["boxes"])
-    boxes = read_boxes(boxes_path, Reading(params.exact_ids))
+    boxes = read_boxes(boxes_path(snakemake.input.boxes, snakemake.config), Reading(params.exact_ids))
     by_pair = boxes_by_pair(boxes, manifest, params.geometry)
     in_store = {i for i in targets["image_id"] if i in store}
     chosen = select_boxed(targets, in_store, by_pair, params.images_per_finding)

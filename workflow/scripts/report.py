@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxrscale import atomic, tables
-from cxrscale.boxes import read_boxes
+from cxrscale.boxes import boxes_path, read_boxes
 from cxrscale.datasets.spelling import Reading
 from cxrscale.evaluation.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
 from cxrscale.evaluation.metrics import METRICS
@@ -24,7 +24,8 @@ from cxrscale.report.explaining import draw_activation
 from cxrscale.report.page import draw_figures, render_local, render_report, summary_lines
 from cxrscale.stacking import CONTROL, GAINS, STACKED, WEIGHTS
 from cxrscale.store.fidelity import SUMMARY
-from cxrscale.store.shards import MANIFEST, QUARANTINE
+from cxrscale.store.quarantine import QUARANTINE
+from cxrscale.store.shards import MANIFEST
 
 with job(snakemake.log[0], __file__) as log:
     matplotlib.use("Agg")
@@ -53,8 +54,7 @@ with job(snakemake.log[0], __file__) as log:
                 findings, image_ids = cam["finding"].tolist(), cam["image_id"].tolist()
                 activation.append(ActivationMaps(model, resolution, findings, image_ids, cam["maps"], pictures))
 
-    given = snakemake.config["cam"]["boxes"]
-    boxes_path = inputs.boxes or (given and Path(snakemake.config["dataset"]["root"]) / given)
+    boxes_file = boxes_path(inputs.boxes, snakemake.config)
 
     results = Results(
         learners=pd.DataFrame(keys, columns=KEY),
@@ -84,7 +84,7 @@ with job(snakemake.log[0], __file__) as log:
         ),
         stores=pd.concat([tables.read(SUMMARY, path) for path in inputs.stores]),
         planted=pd.read_csv(inputs.planted, dtype={"finding": str}) if inputs.planted else None,
-        boxes=read_boxes(Path(boxes_path), Reading(snakemake.params.exact_ids)) if boxes_path else None,
+        boxes=read_boxes(boxes_file, Reading(snakemake.params.exact_ids)) if boxes_file else None,
         localisation=(
             of_learners([tables.read(LOCALISATION, path) for path in inputs.localisation])
             if inputs.localisation

@@ -73,9 +73,8 @@ def read_images(sources: dict[str, Path], reading: Reading) -> pd.DataFrame:
     split = read_csv(sources["split"], ["dicom_id", "subject_id", "study_id", "split"], reading)
     check_unique(split, "dicom_id", sources["split"])
     check_one_of(split, "split", ["train", "validate", "test"], sources["split"])
-    if not reading.exact_ids:
-        names = (f"{sources[role]}: dicom_id" for role in ("split", "metadata"))
-        check_same_spelling(split["dicom_id"], meta["dicom_id"], *names)
+    where, elsewhere = (f"{sources[role]}: dicom_id" for role in ("split", "metadata"))
+    check_same_spelling(split["dicom_id"], meta["dicom_id"], where, elsewhere, reading)
     frame = pd.DataFrame(
         {
             "image_id": meta["dicom_id"],
@@ -146,10 +145,8 @@ def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, readin
 def _check_matched(studies: pd.DataFrame, images: pd.DataFrame, path: Path, metadata: Path, reading: Reading) -> None:
     """Note studies without an image and images without a label row; stop where another spelling may be why, or a
     study is of two patients."""
-    if not reading.exact_ids:
-        for column in ("subject_id", "study_id"):
-            names = (f"{p}: {column}" for p in (path, metadata))
-            check_same_spelling(studies[column], images[column], *names)
+    for column in ("subject_id", "study_id"):
+        check_same_spelling(studies[column], images[column], f"{path}: {column}", f"{metadata}: {column}", reading)
     both = studies[["study_id", "subject_id"]].merge(
         images[["study_id", "subject_id"]].drop_duplicates(), on="study_id", suffixes=("", "_of_image")
     )
@@ -188,8 +185,7 @@ def _with_radiologist(
             raise StudyError(f"{path}: there is no column {name!r} or {other!r}; it has {head}. Expected one of them.")
     test = read_csv(path, ["study_id", *(alias.get(f, f) for f in findings)], reading)
     check_unique(test, "study_id", path)
-    if not reading.exact_ids:
-        check_same_spelling(test["study_id"], studies["study_id"], f"{path}: study_id", f"{labels}: study_id")
+    check_same_spelling(test["study_id"], studies["study_id"], f"{path}: study_id", f"{labels}: study_id", reading)
     test = test.rename(columns={old: new for new, old in alias.items()}).set_index("study_id")
     studies = studies.set_index("study_id", drop=False)
     both = studies.index.intersection(test.index)

@@ -80,6 +80,10 @@ def spelled(values: pd.Series, path: Path, reading: Reading, line: Callable[[int
     `Reading.exact_ids` leaves them as they are. Raises StudyError if two spellings that are left may be the same.
     """
     where = f"{path}: {values.name}"
+
+    def line_with(text: str) -> int:
+        return line(int((values == text).to_numpy().argmax()))
+
     if id_ and reading.exact_ids:
         return values.mask(values.astype("str").str.strip() == "")
     codes, distinct = pd.factorize(values)
@@ -87,19 +91,18 @@ def spelled(values: pd.Series, path: Path, reading: Reading, line: Callable[[int
     new = list(map(one_spelling, texts))
     changed = {old: now for old, now in zip(texts, new, strict=True) if old != now and _BLANKS.sub("", old)}
     if id_ and (nothing := next((old for old, now in changed.items() if not now), None)):
-        row = int((values == nothing).to_numpy().argmax())
         raise StudyError(
-            f"{where} is {nothing!r} on line {line(row)}, which says that there is none; every row needs one. "
+            f"{where} is {nothing!r} on line {line_with(nothing)}, which says that there is none; every row needs one. "
             f"Correct the row, or set dataset.ids to exact if this is an id."
         )
     if id_ and (shortened := next(filter(_SHORTENED.fullmatch, texts), None)):
-        row = int((values == shortened).to_numpy().argmax())
         raise StudyError(
-            f"{where} is {shortened!r} on line {line(row)}, as spreadsheets shorten long numbers, so that several may "
-            f"have become one. Export the file with this column as text, or set dataset.ids to exact if this is an id."
+            f"{where} is {shortened!r} on line {line_with(shortened)}, as spreadsheets shorten long numbers, so that "
+            f"several may have become one. Export the file with this column as text, or set dataset.ids to exact if "
+            f"this is an id."
         )
     if alike := _alike(new):
-        lines = [line(int((values == texts[new.index(name)]).to_numpy().argmax())) for name in alike]
+        lines = [line_with(texts[new.index(name)]) for name in alike]
         remedy = "or, if ids are exact, set dataset.ids to exact" if id_ else "in the file"
         raise StudyError(
             f"{where} is {alike[0]!r} on line {lines[0]} and {alike[1]!r} on line {lines[1]}, which may be the same; "
@@ -125,11 +128,13 @@ def _alike(texts: list[str]) -> tuple[str, str] | None:
     return next((seen[key], name) for key, name in zip(keys, names, strict=True) if seen.setdefault(key, name) != name)
 
 
-def check_same_spelling(given: pd.Series, known: pd.Series, where: str, elsewhere: str) -> None:
+def check_same_spelling(given: pd.Series, known: pd.Series, where: str, elsewhere: str, reading: Reading) -> None:
     """Raise StudyError if an id that is not among the known ones may be one of them in another spelling.
 
-    given, known: ids, each as `spelled` returns them; where, elsewhere: file and column of the two.
+    given, known: ids, each as `spelled` returns them; where, elsewhere: file and column of the two. Exact ids pass.
     """
+    if reading.exact_ids:
+        return
     texts = set(known.dropna().tolist())  # a set is several times as fast as pandas' isin on texts
     missing = [text for text in dict.fromkeys(given.dropna().tolist()) if text not in texts]
     if not missing:

@@ -58,8 +58,7 @@ def check_subgroups(subgroups: pd.DataFrame, images: pd.DataFrame, path: Path, r
     subgroups: of `read_subgroups`; images: image_id, study_id and subject_id of those that the study uses.
     """
     key = subgroups.columns[0]
-    if not reading.exact_ids:
-        check_same_spelling(subgroups[key], images[key], f"{path}: {key}", f"the study's {key}")
+    check_same_spelling(subgroups[key], images[key], f"{path}: {key}", f"the study's {key}", reading)
     held = images[key].isin(subgroups[key])
     if not held.any():
         raise StudyError(

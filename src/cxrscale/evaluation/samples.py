@@ -115,13 +115,14 @@ def check_native(targets: pd.DataFrame, native_px: pd.Series, at_least_px: int, 
     key: the setting that leaves out the others. Raises StudyError if it leaves a split without an image.
     """
     split = targets[targets["image_id"].isin(native_px.index)].set_index("image_id")["split"]
-    large = native_px.reindex(split.index) >= at_least_px
+    sizes = native_px.reindex(split.index)
+    large = sizes >= at_least_px
     counts = large.groupby(split).agg(["sum", "size"])
     for name, (kept, images) in counts.iterrows():
         if not kept:
             raise StudyError(
                 f"{key}: none of the {images:,} images of {name} has a native file of {at_least_px} px or more; the "
-                f"largest has {int(native_px.reindex(split.index)[split == name].max())}. Lower it or set it to null."
+                f"largest has {int(sizes[split == name].max())}. Lower it or set it to null."
             )
     if large.all():
         return []

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import file_digest
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +12,10 @@ import pyarrow.parquet as pq
 
 from cxrscale import tables
 from cxrscale.errors import StudyError
+from cxrscale.provenance import file_digest
 from cxrscale.store.pixels import Accepted, UnreadableImageError, decode_native
-from cxrscale.store.shards import MANIFEST_FILE, QUARANTINE, damaged, read_native, shard_name
+from cxrscale.store.quarantine import QUARANTINE
+from cxrscale.store.shards import MANIFEST_FILE, damaged, read_native, shard_name
 
 
 def check_list(images: pd.DataFrame, records: Sequence[pd.DataFrame], quarantine: pd.DataFrame) -> None:
@@ -96,14 +97,9 @@ def _changes_of(
             note("is gone; the store keeps it", stale=path != made["path"][image_id])
         elif path != made["path"][image_id]:
             note(f"was {made['path'][image_id]} in the csv files")
-        elif file.stat().st_size != made["bytes"][image_id] or _sha256(file) != made["sha256"][image_id]:
+        elif file.stat().st_size != made["bytes"][image_id] or file_digest(file) != made["sha256"][image_id]:
             note("has other bytes")
     return changes
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return file_digest(handle, "sha256").hexdigest()
 
 
 def _still_unusable(path: Path, accepted: Accepted) -> str | None:

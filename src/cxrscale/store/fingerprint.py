@@ -13,6 +13,7 @@ from cxrscale import tables
 from cxrscale.errors import StudyError
 from cxrscale.notes import examples
 from cxrscale.provenance import file_digest
+from cxrscale.store.quarantine import named_files_absent
 from cxrscale.tables import Column, Table
 
 FINGERPRINT_FILE = "fingerprint.csv"  # in the store's folder
@@ -40,11 +41,7 @@ def fingerprint(images: pd.DataFrame, root: Path) -> pd.DataFrame:
     chosen = images.sort_values(["order", "image_id"], kind="stable").head(PICTURES)[["image_id", "path"]]
     digests = pd.Series([_sha256(root / path) for path in chosen["path"]], index=chosen.index, dtype="str")
     if digests.isna().all():
-        absent = [path for path in images["path"] if not (root / path).is_file()]
-        raise StudyError(
-            f"{len(absent)} of {len(images)} named files are absent under {root.resolve()}"
-            f"{' (first: ' + absent[0] + ')' if absent else ''}. Set dataset.root or fetch the missing files."
-        )
+        raise StudyError(f"{named_files_absent(images, root)}. Set dataset.root or fetch the missing files.")
     return chosen.assign(sha256=digests).reset_index(drop=True)
 
 

@@ -1,4 +1,4 @@
-"""How many images a store may leave out before a study stops."""
+"""The images that a store leaves out, and how many may be before a study stops."""
 
 from pathlib import Path
 
@@ -7,7 +7,18 @@ import pyarrow.parquet as pq
 
 from cxrscale import tables
 from cxrscale.errors import StudyError
-from cxrscale.store.shards import QUARANTINE
+from cxrscale.tables import Column, Table
+
+QUARANTINE = Table(
+    name="quarantine",
+    row="an image that the data set names and the store leaves out",
+    columns=(
+        Column("image_id", "text", "the image"),
+        Column("path", "text", "native file, relative to the data set's root"),
+        Column("reason", "text", "why it cannot be used"),
+    ),
+    key=("image_id",),
+)
 
 
 def check_fraction(quarantine: pd.DataFrame, n_images: int, max_fraction: float) -> None:
@@ -26,3 +37,10 @@ def check_unreadable(store: Path, max_fraction: float) -> None:
     path, index = store / "base/quarantine.csv", store / "images.parquet"
     if path.is_file() and index.is_file():
         check_fraction(tables.read(QUARANTINE, path), int(pq.read_metadata(index).num_rows), max_fraction)
+
+
+def named_files_absent(images: pd.DataFrame, root: Path) -> str:
+    """How many of the files that the data set names are not there, in words. It looks at each: for a run that fails."""
+    absent = [str(path) for path in images["path"] if not (root / str(path)).is_file()]
+    first = f" (first: {absent[0]})" if absent else ""
+    return f"{len(absent)} of {len(images)} named files are absent under {root.resolve()}{first}"

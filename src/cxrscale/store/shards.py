@@ -35,6 +35,7 @@ from cxrscale.store.pixels import (
     inner_size,
     to_square,
 )
+from cxrscale.store.quarantine import QUARANTINE, named_files_absent
 from cxrscale.tables import Column, Table
 
 logger = logging.getLogger(__name__)
@@ -81,17 +82,6 @@ MANIFEST = Table(
         Column("scale_x", "float64", "columns of this resolution per native column"),
         Column("native_px", "int32", "largest resolution at which this image is not enlarged"),
         Column("crc32", "int64", "CRC-32 of the JPEG's bytes, as zlib computes it"),
-    ),
-    key=("image_id",),
-)
-
-QUARANTINE = Table(
-    name="quarantine",
-    row="an image that the data set names and the store leaves out",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("path", "text", "native file, relative to the data set's root"),
-        Column("reason", "text", "why it cannot be used"),
     ),
     key=("image_id",),
 )
@@ -192,13 +182,10 @@ def _too_many(
     refused: list[tuple[str, str, str]], images: pd.DataFrame, rows: pd.DataFrame, root: Path, fraction: float
 ) -> StudyError:
     """The message that stops a run; it looks which files exist, which only a failing run pays for."""
-    absent = [str(path) for path in images["path"] if not (root / str(path)).is_file()]
     first = "; ".join(f"{path} {reason}" for _, path, reason in refused[:3])
-    where = f"under {root.resolve()}"
     return StudyError(
         f"more than {fraction:.2%} of the {len(images)} images cannot be used: {len(refused)} of the first "
-        f"{len(rows)} looked at ({first}). {len(absent)} of {len(images)} named files are absent {where}"
-        f"{' (first: ' + absent[0] + ')' if absent else ''}. "
+        f"{len(rows)} looked at ({first}). {named_files_absent(images, root)}. "
         f"Set dataset.root, fetch the missing files, or raise store.max_unreadable_fraction."
     )
 

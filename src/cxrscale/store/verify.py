@@ -19,7 +19,8 @@ from cxrscale import tables
 from cxrscale.errors import StudyError
 from cxrscale.store.changes import set_aside
 from cxrscale.store.pixels import decode
-from cxrscale.store.shards import MANIFEST, MANIFEST_FILE, QUARANTINE, read_shard
+from cxrscale.store.quarantine import QUARANTINE
+from cxrscale.store.shards import MANIFEST, MANIFEST_FILE, read_shard
 
 
 class Problem(NamedTuple):

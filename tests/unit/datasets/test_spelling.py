@@ -136,11 +136,13 @@ def test_values_of_groups_that_may_be_the_same_stop(values):
 
 
 def test_files_are_compared_in_their_spelling():
-    check_same_spelling(pd.Series(["a", "b", "new"]), pd.Series(["a", "b"]), "f.csv: study_id", "g.csv: study_id")
+    known, names = pd.Series(["a", "b"]), ("f.csv: study_id", "g.csv: study_id")
+    check_same_spelling(pd.Series(["a", "b", "new"]), known, *names, Reading())
+    check_same_spelling(pd.Series(["A"]), known, *names, Reading(exact_ids=True))
     with pytest.raises(
         StudyError, match=r"f.csv: study_id holds 'A', g.csv: study_id holds 'a', which may be the same"
     ):
-        check_same_spelling(pd.Series(["A"]), pd.Series(["a", "b"]), "f.csv: study_id", "g.csv: study_id")
+        check_same_spelling(pd.Series(["A"]), known, *names, Reading())
 
 
 def test_reading_the_same_file_twice_notes_once(tmp_path):

@@ -15,10 +15,9 @@ from cxrscale import tables
 from cxrscale.errors import StudyError
 from cxrscale.store import pixels
 from cxrscale.store.pixels import Accepted
-from cxrscale.store.quarantine import check_fraction, check_unreadable
+from cxrscale.store.quarantine import QUARANTINE, check_fraction, check_unreadable
 from cxrscale.store.shards import (
     MANIFEST,
-    QUARANTINE,
     BaseSettings,
     downscale_shard,
     ingest_shard,

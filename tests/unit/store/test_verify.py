@@ -15,10 +15,10 @@ from cxrscale.errors import StudyError
 from cxrscale.store.changes import check_list, find_changes, record_of, set_aside
 from cxrscale.store.fidelity import PSNR, SUMMARY, measure, summarise
 from cxrscale.store.pixels import Accepted
+from cxrscale.store.quarantine import QUARANTINE
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import (
     MANIFEST,
-    QUARANTINE,
     BaseSettings,
     downscale_shard,
     ingest_shard,
