@@ -22,11 +22,12 @@ os.environ.update(
 if shlex.quote(sys.executable) != sys.executable:
     sys.executable = "python"
 
-from cxrscale import config as study_config
-from cxrscale import plan, provenance, settings_files
-from cxrscale.datasets import lookup, size, subgroups, synthetic
-from cxrscale.errors import StudyError
-from cxrscale.layout import WEIGHTS_FOLDER, Layout
+from cxrscale.workflow import config as study_config
+from cxrscale.workflow import plan, settings_files
+from cxrscale.common import provenance
+from cxrscale.data import formats as lookup, size, subgroups, synthetic
+from cxrscale.common.errors import StudyError
+from cxrscale.workflow.layout import WEIGHTS_FOLDER, Layout
 from cxrscale.store import fingerprint, quarantine
 
 

@@ -19,8 +19,8 @@ from measure import Result, arguments, report
 from pictures import make_stores, native_files
 from torch.utils.flop_counter import FlopCounterMode
 
-from cxrscale.config import StudyConfig
-from cxrscale.models import build_model
+from cxrscale.train.models import build_model
+from cxrscale.workflow.config import StudyConfig
 
 RESULTS = Path(__file__).parent / "results"
 FLOPS, BANDWIDTH = 989e12, 3.35e12  # of an H100 SXM, a second

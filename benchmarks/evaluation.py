@@ -1,6 +1,6 @@
 """Time and memory of the patient bootstrap at full size: 14 findings x 8 learners x 50,000 images x 2,000 replicates.
 
-Findings are as frequent and patients have as many images as in MIMIC-CXR-JPG (cxrscale.datasets.mimic_tables); which
+Findings are as frequent and patients have as many images as in MIMIC-CXR-JPG (cxrscale.data.random_mimic); which
 images show what is made up. Then, on a part, the ratio to the usual way: scikit-learn called once a replicate, with the
 number of times that each image was drawn as its weight. Both ways' values are compared.
 """
@@ -12,9 +12,9 @@ import numpy as np
 from measure import Result, arguments, report
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrscale.datasets.mimic_tables import SPLITS, TRAIN_LABELS
-from cxrscale.evaluation.auroc import weighted_auroc, weighted_average_precision
-from cxrscale.evaluation.bootstrap import patient_weights, replicate
+from cxrscale.data.random_mimic import SPLITS, TRAIN_LABELS
+from cxrscale.evaluate.auroc import weighted_auroc, weighted_average_precision
+from cxrscale.evaluate.bootstrap import patient_weights, replicate
 
 LEARNERS, IMAGES, REPLICATES = 8, 50_000, 2000
 STATISTICS = {

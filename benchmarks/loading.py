@@ -32,8 +32,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from cxrscale.loader import LOAD_BYTES, PREFETCH, Augmentation, StoreReader, decoded_batches
 from cxrscale.store.pixels import decode
+from cxrscale.train.loader import LOAD_BYTES, PREFETCH, Augmentation, StoreReader, decoded_batches
 
 BATCH_IMAGES = 8  # micro_batch_images of config.yaml
 HOW = Augmentation(seed=0, epoch=0)
@@ -183,7 +183,7 @@ def main(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     # Workers start with everything imported, whichever way they serve.
     multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["cxrscale.loader", "cxrscale.datasets.synthetic", "cv2", "torchvision", "PIL.Image", "webdataset"]
+        ["cxrscale.train.loader", "cxrscale.data.synthetic", "cv2", "torchvision", "PIL.Image", "webdataset"]
     )
     multiprocessing.forkserver.ensure_running()
     with tempfile.TemporaryDirectory() as temporary:

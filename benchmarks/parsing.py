@@ -1,6 +1,6 @@
 """Time and memory from MIMIC-CXR-JPG's csv files to the targets, and of planning a study on them.
 
-The csv files are made at full size, filled at random, in a temporary folder (cxrscale.datasets.mimic_tables). Each
+The csv files are made at full size, filled at random, in a temporary folder (cxrscale.data.random_mimic). Each
 stage is its workflow's own script, in a process of its own; its time includes the start of Python, its memory is the
 peak of the resident set. Planning is `snakemake -n` on config.yaml in a copy of the checkout.
 """
@@ -121,7 +121,7 @@ def main() -> None:
         checkout, data, out = Path(name) / "checkout", Path(name) / "data", Path(name) / "out"
         copy_checkout(checkout)
         fraction = "0.01" if options.quick else "1"
-        generator = [sys.executable, "-m", "cxrscale.datasets.mimic_tables", str(data), "--fraction", fraction]
+        generator = [sys.executable, "-m", "cxrscale.data.random_mimic", str(data), "--fraction", fraction]
         seconds, _ = measured(generator, checkout)
         results = [Result("csv files made", seconds, "s", "<= 60")]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from cxrscale import tables
-from cxrscale.datasets.synthetic import Planted, SyntheticSettings, draw
+from cxrscale.common import tables
+from cxrscale.data.synthetic import Planted, SyntheticSettings, draw
 from cxrscale.store.pixels import Accepted, Filter, decode_native, encode
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import (

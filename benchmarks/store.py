@@ -19,7 +19,7 @@ from measure import Result
 from pictures import native_files
 from PIL import Image
 
-from cxrscale import tables
+from cxrscale.common import tables
 from cxrscale.store.pixels import Filter, use_one_thread
 from cxrscale.store.shards import MANIFEST, BaseSettings, downscale_shard, ingest_shard, list_shards, shard_name
 

@@ -34,11 +34,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from cxrscale.distributed import Processes
-from cxrscale.loader import LOAD_BYTES, PREFETCH
-from cxrscale.models import build_model
 from cxrscale.store.reader import StoreReader
-from cxrscale.training import RunSettings, TrainingSettings, _Training
+from cxrscale.train.distributed import Processes
+from cxrscale.train.loader import LOAD_BYTES, PREFETCH
+from cxrscale.train.models import build_model
+from cxrscale.train.training import RunSettings, TrainingSettings, _Training
 
 N_FINDINGS = 14
 THEIR_BATCH = {256: 50, 512: 20, 1024: 6, 2048: 1}
@@ -96,7 +96,9 @@ class Loop:
         for finding in range(N_FINDINGS):
             targets[f"target:{finding}"], targets[f"mask:{finding}"] = rng.integers(0, 2, n), 1
         settings = replace(OURS, batch_images=job.batch_images)
-        with patch("cxrscale.training.set_normalisation", lambda model, *_: model) if plain_norm else nullcontext():
+        with (
+            patch("cxrscale.train.training.set_normalisation", lambda model, *_: model) if plain_norm else nullcontext()
+        ):
             self.training = _Training(
                 Path(job.folder), job.model, job.size_px, 0, settings, run, targets, store, None,
                 Processes(0, 1, self.device),

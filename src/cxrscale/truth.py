@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrscale import tables
-from cxrscale.evaluation.comparison import CONFIRMATORY, DIFFERENCES, LEVELS, SUFFICIENT
-from cxrscale.evaluation.metrics import MEAN
-from cxrscale.evaluation.verdicts import BETTER_BELOW, EQUIVALENT, NEEDS
-from cxrscale.field_size import FIELDS
-from cxrscale.localisation import ALL_FINDINGS, ALL_SIZES, LOCALISATION
-from cxrscale.stacking import CHOSEN, CONTROL, GAINS, PRIMARY, WEIGHTS
+from cxrscale.combine.contracts import CHOSEN, CONTROL, GAINS, PRIMARY, WEIGHTS
+from cxrscale.common import tables
+from cxrscale.evaluate.comparison import CONFIRMATORY, DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluate.metrics import MEAN
+from cxrscale.evaluate.verdicts import BETTER_BELOW, EQUIVALENT, NEEDS
+from cxrscale.explain.field_size import FIELDS
+from cxrscale.explain.localisation import ALL_FINDINGS, ALL_SIZES, LOCALISATION
 
 STRIPES = ("grating", "line")
 COARSE = ("heart", "effusion")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cxrscale import tables
-from cxrscale.datasets.contracts import assign_shards
+from cxrscale.common import tables
+from cxrscale.data.csv_files import assign_shards
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import MANIFEST, BaseSettings, ingest_shard, list_shards, shard_name
 
@@ -77,7 +77,7 @@ def reader(small_store: SmallStore) -> StoreReader:
 def write_predictions(tmp_path: Path):
     """A function that writes a file of predictions: (name, split, patient, logits, targets) -> path. Each image is a
     study of its own, without view, unless these are given."""
-    from cxrscale.predictions import PREDICTIONS
+    from cxrscale.evaluate.predictions import PREDICTIONS
 
     def write(name: str, split, patient, logits: dict, targets: dict, study=None, view=None) -> Path:
         n = len(patient)

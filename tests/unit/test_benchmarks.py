@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrscale.config import StudyConfig
+from cxrscale.workflow.config import StudyConfig
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

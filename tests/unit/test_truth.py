@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from cxrscale import truth
-from cxrscale.evaluation.metrics import MEAN
-from cxrscale.evaluation.verdicts import BETTER_BELOW, EQUIVALENT, NEEDS, UNDECIDED
-from cxrscale.field_size import FIELDS
-from cxrscale.localisation import LOCALISATION
+from cxrscale.evaluate.metrics import MEAN
+from cxrscale.evaluate.verdicts import BETTER_BELOW, EQUIVALENT, NEEDS, UNDECIDED
+from cxrscale.explain.field_size import FIELDS
+from cxrscale.explain.localisation import LOCALISATION
 from cxrscale.truth import Study
 
 PLANTED = {

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrscale.findings import CHEXPERT_FINDINGS
+from cxrscale.data.findings import CHEXPERT_FINDINGS
 
 from .conftest import TINY, copy_checkout, planned, snakemake, tables_of
 

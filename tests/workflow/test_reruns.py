@@ -568,7 +568,7 @@ def test_profiles_repeat_the_rerun_settings() -> None:
 
 def test_another_checkouts_package_is_refused(study: Path, finished: Path) -> None:
     script = finished / "workflow/scripts/train.py"
-    code = f"from cxrscale.joblog import job\nwith job('x.log', {str(script)!r}): pass"
+    code = f"from cxrscale.common.joblog import job\nwith job('x.log', {str(script)!r}): pass"
     environment = os.environ | {"PYTHONPATH": str(study / "src")}
     run = subprocess.run([sys.executable, "-c", code], cwd=study, env=environment, capture_output=True, text=True)
     assert run.returncode == 1

@@ -1,7 +1,7 @@
 # The report: figures, one page to share, a local page with pictures and ids, a summary for the terminal.
 
 TEMPLATES = [
-    SOURCE / "cxrscale" / "templates" / f"{name}.j2"
+    SOURCE / "cxrscale" / "report" / "templates" / f"{name}.j2"
     for name in ("report.html", "local.html", "parts.html", "style.css")
 ]
 PAPER = (

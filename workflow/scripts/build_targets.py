@@ -1,10 +1,10 @@
 """Split patients and turn raw labels into the targets and masks of one fold."""
 
-from cxrscale import notes, tables
-from cxrscale.datasets.contracts import IMAGES, LABELS
-from cxrscale.findings import TARGETS, LabelPolicy, check_named, policies
-from cxrscale.joblog import job
-from cxrscale.splits import SplitSettings, build_targets, notes_on_sources
+from cxrscale.common import notes, tables
+from cxrscale.common.joblog import job
+from cxrscale.data.csv_files import IMAGES, LABELS
+from cxrscale.data.findings import TARGETS, LabelPolicy, check_named, policies
+from cxrscale.data.splits import SplitSettings, build_targets, notes_on_sources
 
 with job(snakemake.log[0], __file__) as log:
     labels = tables.read(LABELS, snakemake.input.labels)

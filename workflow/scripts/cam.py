@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from cxrscale import atomic, tables
-from cxrscale.cam import maps_of_pairs, select_images
-from cxrscale.devices import leased
-from cxrscale.findings import TARGETS
-from cxrscale.joblog import job
-from cxrscale.learner import Learner
+from cxrscale.common import atomic, tables
+from cxrscale.common.devices import leased
+from cxrscale.common.joblog import job
+from cxrscale.data.findings import TARGETS
+from cxrscale.explain.cam import maps_of_pairs, select_images
+from cxrscale.train.learner import Learner
 
 with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):
     torch.set_num_threads(snakemake.threads)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from cxrscale import notes, tables
-from cxrscale.boxes import boxes_path, check_known, read_boxes
-from cxrscale.datasets.contracts import IMAGES, LABELS
-from cxrscale.datasets.spelling import Reading
-from cxrscale.datasets.subgroups import check_subgroups, read_subgroups
-from cxrscale.findings import check_named
-from cxrscale.joblog import job
+from cxrscale.common import notes, tables
+from cxrscale.common.joblog import job
+from cxrscale.data.boxes import boxes_path, check_known, read_boxes
+from cxrscale.data.csv_files import IMAGES, LABELS
+from cxrscale.data.findings import check_named
+from cxrscale.data.spelling import Reading
+from cxrscale.data.subgroups import check_subgroups, read_subgroups
 
 with job(snakemake.log[0], __file__) as log:
     params, config = snakemake.params, snakemake.config

@@ -1,11 +1,11 @@
 """Whether the store's pictures fit what the study asks of them, before anything is trained; doubts are noted."""
 
-from cxrscale import notes, tables
-from cxrscale.boxes import boxes_by_pair, boxes_path, read_boxes
-from cxrscale.datasets.spelling import Reading
-from cxrscale.evaluation.samples import check_native, notes_on_views
-from cxrscale.findings import TARGETS
-from cxrscale.joblog import job
+from cxrscale.common import notes, tables
+from cxrscale.common.joblog import job
+from cxrscale.data.boxes import boxes_by_pair, boxes_path, read_boxes
+from cxrscale.data.findings import TARGETS
+from cxrscale.data.spelling import Reading
+from cxrscale.evaluate.levels import check_native, notes_on_views
 from cxrscale.store.bits import notes_on_bits
 from cxrscale.store.shards import MANIFEST
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.datasets.contracts import IMAGES
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
+from cxrscale.data.csv_files import IMAGES
 from cxrscale.store.changes import find_changes, set_aside
 from cxrscale.store.fingerprint import FINGERPRINT, FINGERPRINT_FILE, changed
 from cxrscale.store.pixels import Accepted

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrscale import tables
-from cxrscale.datasets.contracts import IMAGES
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
+from cxrscale.data.csv_files import IMAGES
 from cxrscale.store.changes import check_list, record_of
 from cxrscale.store.quarantine import QUARANTINE, check_fraction
 from cxrscale.store.shared import SHARED, shared_pictures

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.evaluation.comparison import (
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
+from cxrscale.evaluate.comparison import (
     AVERAGES,
     DIFFERENCES,
     LEVELS,
@@ -11,7 +12,6 @@ from cxrscale.evaluation.comparison import (
     ComparisonSettings,
     compare,
 )
-from cxrscale.joblog import job
 
 with job(snakemake.log[0], __file__) as log:
     settings = tables.settings_from(ComparisonSettings, snakemake.params.settings)

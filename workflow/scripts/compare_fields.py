@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from cxrscale import tables
-from cxrscale.evaluation.comparison import DIFFERENCES
-from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS, field_effect, field_points
-from cxrscale.field_size import ALL_CHANNELS, FIELDS
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
+from cxrscale.evaluate.comparison import DIFFERENCES
+from cxrscale.explain.field_effect import FIELD_EFFECT, FIELD_POINTS, field_effect, field_points
+from cxrscale.explain.field_size import ALL_CHANNELS, FIELDS
 
 with job(snakemake.log[0], __file__) as log:
     params = snakemake.params

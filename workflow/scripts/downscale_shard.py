@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cxrscale.joblog import job
+from cxrscale.common.joblog import job
 from cxrscale.store.pixels import use_one_thread
 from cxrscale.store.shards import downscale_shard
 

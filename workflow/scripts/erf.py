@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxrscale import atomic, tables
-from cxrscale.devices import leased
-from cxrscale.field_size import FIELDS, NO_FIELD, field_rows
-from cxrscale.findings import TARGETS
-from cxrscale.heads import has_exact_cam
-from cxrscale.joblog import job
-from cxrscale.learner import Learner
-from cxrscale.loader import decoded_batches, select_examples
-from cxrscale.models import build_model, calibrate_batch_norm, feature_map
-from cxrscale.receptive_field import receptive_fields
+from cxrscale.common import atomic, tables
+from cxrscale.common.devices import leased
+from cxrscale.common.joblog import job
+from cxrscale.data.findings import TARGETS
+from cxrscale.explain.field_size import FIELDS, NO_FIELD, field_rows
+from cxrscale.explain.heads import has_exact_cam
+from cxrscale.explain.receptive_field import receptive_fields
+from cxrscale.train.learner import Learner
+from cxrscale.train.loader import decoded_batches, select_examples
+from cxrscale.train.models import build_model, calibrate_batch_norm, feature_map
 
 #: Pixels differentiated at once, a matter of memory alone.
 PIXELS = 8 * 512**2

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.datasets.spelling import Reading
-from cxrscale.datasets.subgroups import read_subgroups
-from cxrscale.evaluation.metrics import ALL, MEAN, METRICS, EvaluationSettings, evaluate
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
+from cxrscale.data.spelling import Reading
+from cxrscale.data.subgroups import read_subgroups
+from cxrscale.evaluate.metrics import ALL, MEAN, METRICS, EvaluationSettings, evaluate
 
 with job(snakemake.log[0], __file__) as log:
     settings = tables.settings_from(EvaluationSettings, snakemake.params.settings)

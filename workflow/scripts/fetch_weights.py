@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cxrscale.initial_weights import fetch
-from cxrscale.joblog import job
+from cxrscale.common.joblog import job
+from cxrscale.train.initial_weights import fetch
 
 with job(snakemake.log[0], __file__):
     fetch(

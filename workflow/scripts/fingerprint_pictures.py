@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.datasets.contracts import IMAGES
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
+from cxrscale.data.csv_files import IMAGES
 from cxrscale.store.fingerprint import FINGERPRINT, fingerprint
 
 with job(snakemake.log[0], __file__) as log:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from cxrscale import notes, tables
-from cxrscale.datasets.contracts import IMAGES, assign_shards
-from cxrscale.datasets.lookup import parser
-from cxrscale.datasets.spelling import Reading
-from cxrscale.joblog import job
+from cxrscale.common import notes, tables
+from cxrscale.common.joblog import job
+from cxrscale.data.csv_files import IMAGES, assign_shards
+from cxrscale.data.formats import parser
+from cxrscale.data.spelling import Reading
 
 with job(snakemake.log[0], __file__) as log:
     dataset, labels = snakemake.config["dataset"], snakemake.config["labels"]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.datasets.contracts import IMAGES
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
+from cxrscale.data.csv_files import IMAGES
 from cxrscale.store.pixels import Accepted, use_one_thread
 from cxrscale.store.shards import BaseSettings, ingest_shard, sample_size
 

@@ -1,9 +1,9 @@
 """Bring patients who share a picture into one split."""
 
-from cxrscale import notes, tables
-from cxrscale.findings import TARGETS
-from cxrscale.joblog import job
-from cxrscale.splits import keep_together
+from cxrscale.common import notes, tables
+from cxrscale.common.joblog import job
+from cxrscale.data.findings import TARGETS
+from cxrscale.data.splits import keep_together
 from cxrscale.store.shared import SHARED
 
 with job(snakemake.log[0], __file__) as log:

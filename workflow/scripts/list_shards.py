@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
 from cxrscale.store.shards import MANIFEST, list_shards
 
 with job(snakemake.log[0], __file__) as log:

@@ -2,16 +2,16 @@
 
 import torch
 
-from cxrscale import tables
-from cxrscale.boxes import boxes_by_pair, boxes_path, read_boxes
-from cxrscale.cam import maps_of_pairs, select_boxed
-from cxrscale.datasets.spelling import Reading
-from cxrscale.devices import leased
-from cxrscale.findings import TARGETS
-from cxrscale.joblog import job
-from cxrscale.learner import Learner
-from cxrscale.localisation import LOCALISATION, measure_maps, summarise
+from cxrscale.common import tables
+from cxrscale.common.devices import leased
+from cxrscale.common.joblog import job
+from cxrscale.data.boxes import boxes_by_pair, boxes_path, read_boxes
+from cxrscale.data.findings import TARGETS
+from cxrscale.data.spelling import Reading
+from cxrscale.explain.cam import maps_of_pairs, select_boxed
+from cxrscale.explain.localisation import LOCALISATION, measure_maps, summarise
 from cxrscale.store.shards import MANIFEST
+from cxrscale.train.learner import Learner
 
 with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):
     torch.set_num_threads(snakemake.threads)

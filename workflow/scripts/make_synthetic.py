@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cxrscale.datasets.synthetic import Planted, SyntheticSettings, make
-from cxrscale.joblog import job
+from cxrscale.common.joblog import job
+from cxrscale.data.synthetic import Planted, SyntheticSettings, make
 
 with job(snakemake.log[0], __file__) as log:
     settings = dict(snakemake.params.synthetic)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
 from cxrscale.store.fidelity import PSNR, SUMMARY, measure, summarise
 from cxrscale.store.pixels import Accepted, use_one_thread
 from cxrscale.store.reader import StoreReader

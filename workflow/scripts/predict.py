@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from cxrscale import tables
-from cxrscale.devices import leased
-from cxrscale.findings import TARGETS
-from cxrscale.joblog import job
-from cxrscale.learner import Learner
-from cxrscale.predictions import PREDICTIONS, predictions_frame
+from cxrscale.common import tables
+from cxrscale.common.devices import leased
+from cxrscale.common.joblog import job
+from cxrscale.data.findings import TARGETS
+from cxrscale.evaluate.predictions import PREDICTIONS, predictions_frame
 from cxrscale.store.staging import staged
+from cxrscale.train.learner import Learner
 
 if __name__ == "__main__":  # worker processes import this file
     with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerator"]):

@@ -7,22 +7,22 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from cxrscale import atomic, tables
-from cxrscale.boxes import boxes_path, read_boxes
-from cxrscale.datasets.spelling import Reading
-from cxrscale.evaluation.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
-from cxrscale.evaluation.metrics import METRICS
-from cxrscale.field_effect import FIELD_EFFECT, FIELD_POINTS
-from cxrscale.field_size import FIELDS
-from cxrscale.figures import ActivationMaps, save, shrink
-from cxrscale.findings import TARGETS
-from cxrscale.joblog import job
-from cxrscale.localisation import LOCALISATION
-from cxrscale.notes import NOTES
+from cxrscale.combine.contracts import CONTROL, GAINS, STACKED, WEIGHTS
+from cxrscale.common import atomic, tables
+from cxrscale.common.joblog import job
+from cxrscale.common.notes import NOTES
+from cxrscale.data.boxes import boxes_path, read_boxes
+from cxrscale.data.findings import TARGETS
+from cxrscale.data.spelling import Reading
+from cxrscale.evaluate.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
+from cxrscale.evaluate.metrics import METRICS
+from cxrscale.explain.field_effect import FIELD_EFFECT, FIELD_POINTS
+from cxrscale.explain.field_size import FIELDS
+from cxrscale.explain.localisation import LOCALISATION
 from cxrscale.report.content import KEY, ReportSettings, Results
 from cxrscale.report.explaining import draw_activation
+from cxrscale.report.figures import ActivationMaps, save, shrink
 from cxrscale.report.page import draw_figures, render_local, render_report, summary_lines
-from cxrscale.stacking import CONTROL, GAINS, STACKED, WEIGHTS
 from cxrscale.store.fidelity import SUMMARY
 from cxrscale.store.quarantine import QUARANTINE
 from cxrscale.store.shards import MANIFEST

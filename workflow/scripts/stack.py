@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.findings import TARGETS
-from cxrscale.joblog import job
-from cxrscale.splits import combine_split
-from cxrscale.stacking import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
-from cxrscale.stacking.ensembles import StackingSettings
-from cxrscale.stacking.study import stack
+from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
+from cxrscale.combine.ensembles import StackingSettings
+from cxrscale.combine.stack import stack
+from cxrscale.common import tables
+from cxrscale.common.joblog import job
+from cxrscale.data.findings import TARGETS
+from cxrscale.data.splits import combine_split
 
 with job(snakemake.log[0], __file__) as log:
     settings = tables.settings_from(StackingSettings, snakemake.params.settings)

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.devices import end_with_parent, leased, started_together
-from cxrscale.findings import TARGETS
-from cxrscale.joblog import job
+from cxrscale.common import tables
+from cxrscale.common.devices import end_with_parent, leased, started_together
+from cxrscale.common.joblog import job
+from cxrscale.data.findings import TARGETS
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -66,7 +66,7 @@ def launch(processes: int, arguments: list[str]) -> None:
     """Have torchrun start this script several times, pass a request to stop on to all, and end as they do."""
     import psutil
 
-    from cxrscale.training import INTERRUPTED_STATUS, StopRequest
+    from cxrscale.train.training import INTERRUPTED_STATUS, StopRequest
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     with StopRequest() as stop:
@@ -92,11 +92,11 @@ def train_here(given: argparse.Namespace) -> None:
     """Train in this process, alone or as one of several."""
     import torch  # after the lease, which says which GPU this process may see
 
-    from cxrscale.distributed import join, leave
-    from cxrscale.provenance import digest, file_digest
+    from cxrscale.common.provenance import digest, file_digest
     from cxrscale.store.reader import StoreReader
     from cxrscale.store.staging import staged
-    from cxrscale.training import RunSettings, TrainingSettings, run_as_job, train_learner
+    from cxrscale.train.distributed import join, leave
+    from cxrscale.train.training import RunSettings, TrainingSettings, run_as_job, train_learner
 
     choice = {"true": True, "false": False, "auto": None}
     processes = join(given.accelerator)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from cxrscale.evaluation.metrics import MEAN
+from cxrscale.combine.contracts import ALL, CHOSEN, PRIMARY, SEEDS
+from cxrscale.evaluate.metrics import MEAN
 from cxrscale.report.content import (
     DASH,
     MEAN_LABEL,
@@ -22,7 +23,6 @@ from cxrscale.report.content import (
     number,
     shown_findings,
 )
-from cxrscale.stacking import ALL, CHOSEN, PRIMARY, SEEDS
 
 #: method -> what the page calls it.
 METHODS = {

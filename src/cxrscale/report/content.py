@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrscale.evaluation.metrics import MEAN
-from cxrscale.figures import ActivationMaps
-from cxrscale.findings import TARGETS
+from cxrscale.data.findings import TARGETS
+from cxrscale.evaluate.metrics import MEAN
+from cxrscale.report.figures import ActivationMaps
 
 DASH = "–"
 

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cxrscale import figures
-from cxrscale.boxes import boxes_by_pair
-from cxrscale.field_size import ALL_CHANNELS
-from cxrscale.localisation import ALL_FINDINGS, ALL_SIZES, SIZES
+from cxrscale.data.boxes import boxes_by_pair
+from cxrscale.explain.field_size import ALL_CHANNELS
+from cxrscale.explain.localisation import ALL_FINDINGS, ALL_SIZES, SIZES
+from cxrscale.report import figures
 from cxrscale.report.content import (
     DASH,
     Cell,

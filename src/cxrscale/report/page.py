@@ -13,11 +13,12 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from cxrscale import figures
-from cxrscale.evaluation.comparison import CONFIRMATORY
-from cxrscale.evaluation.metrics import MEAN
-from cxrscale.localisation import ALL_FINDINGS
-from cxrscale.notes import NAMED
+from cxrscale.common.notes import NAMED
+from cxrscale.data.splits import combine_split
+from cxrscale.evaluate.comparison import CONFIRMATORY
+from cxrscale.evaluate.metrics import MEAN
+from cxrscale.explain.localisation import ALL_FINDINGS
+from cxrscale.report import figures
 from cxrscale.report.combining import (
     calibration_sentence,
     calibration_table,
@@ -75,9 +76,8 @@ from cxrscale.report.study import (
     provenance_tables,
     store_table,
 )
-from cxrscale.splits import combine_split
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def warnings_of(results: Results, settings: ReportSettings) -> list[str]:

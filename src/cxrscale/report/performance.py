@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cxrscale.evaluation.metrics import ALL, MEAN
+from cxrscale.evaluate.metrics import ALL, MEAN
 from cxrscale.report.content import (
     DASH,
     KEY,

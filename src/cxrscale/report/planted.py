@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cxrscale.combine.contracts import PRIMARY
 from cxrscale.report.content import (
     DASH,
     Cell,
@@ -17,7 +18,6 @@ from cxrscale.report.content import (
     text_or,
 )
 from cxrscale.report.resolutions import answer, answer_cell, difference_cell
-from cxrscale.stacking import PRIMARY
 
 AS_PLANTED = "as planted"
 NOT_AS_PLANTED = "not as planted"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cxrscale.evaluation import verdicts
-from cxrscale.evaluation.comparison import CONFIRMATORY
-from cxrscale.evaluation.metrics import MEAN
+from cxrscale.evaluate import verdicts
+from cxrscale.evaluate.comparison import CONFIRMATORY
+from cxrscale.evaluate.metrics import MEAN
 from cxrscale.report.content import (
     DASH,
     Cell,

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from cxrscale.evaluation.metrics import MEAN
+from cxrscale.data.splits import SPLITS
+from cxrscale.evaluate.metrics import MEAN
 from cxrscale.report.content import (
     DASH,
     Cell,
@@ -18,7 +19,6 @@ from cxrscale.report.content import (
     number,
     shown_findings,
 )
-from cxrscale.splits import SPLITS
 from cxrscale.store.bits import pictures_by_bits
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cxrscale.notes import Note, examples
+from cxrscale.common.notes import Note, examples
 
 
 def pictures_by_bits(manifest: pd.DataFrame) -> dict[int, int]:

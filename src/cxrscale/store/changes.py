@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrscale import tables
-from cxrscale.errors import StudyError
-from cxrscale.provenance import file_digest
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
+from cxrscale.common.provenance import file_digest
 from cxrscale.store.pixels import Accepted, UnreadableImageError, decode_native
 from cxrscale.store.quarantine import QUARANTINE
 from cxrscale.store.shards import MANIFEST_FILE, damaged, read_native, shard_name

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cxrscale import tables
+from cxrscale.common import tables
+from cxrscale.common.tables import Column, Table
 from cxrscale.store.pixels import Accepted, Filter, Geometry, decode_native, psnr_db, resample, to_square
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import MANIFEST
-from cxrscale.tables import Column, Table
 
 PSNR = Table(
     name="psnr",

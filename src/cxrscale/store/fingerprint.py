@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrscale import tables
-from cxrscale.errors import StudyError
-from cxrscale.notes import examples
-from cxrscale.provenance import file_digest
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
+from cxrscale.common.notes import examples
+from cxrscale.common.provenance import file_digest
+from cxrscale.common.tables import Column, Table
 from cxrscale.store.quarantine import named_files_absent
-from cxrscale.tables import Column, Table
 
 FINGERPRINT_FILE = "fingerprint.csv"  # in the store's folder
 

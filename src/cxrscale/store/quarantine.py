@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cxrscale import tables
-from cxrscale.errors import StudyError
-from cxrscale.tables import Column, Table
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
+from cxrscale.common.tables import Column, Table
 
 QUARANTINE = Table(
     name="quarantine",

@@ -1,4 +1,4 @@
-"""Reading the store: any image by its id from memory-mapped shards. Batches are `cxrscale.loader`'s.
+"""Reading the store: any image by its id from memory-mapped shards. Batches are `cxrscale.train.loader`'s.
 
 store = StoreReader("results/stores/mimic-cxr-jpg-1a2b3c4d/512")
 pixels = store["02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"]  # uint8 (512, 512)
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cxrscale import tables
-from cxrscale.errors import StudyError
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
 from cxrscale.store.pixels import decode, decode_into
 from cxrscale.store.shards import MANIFEST, damaged, shard_name
 

@@ -20,9 +20,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrscale import tables
-from cxrscale.atomic import replacing
-from cxrscale.errors import StudyError
+from cxrscale.common import tables
+from cxrscale.common.atomic import replacing
+from cxrscale.common.errors import StudyError
+from cxrscale.common.tables import Column, Table
 from cxrscale.store.pixels import (
     Accepted,
     Filter,
@@ -36,7 +37,6 @@ from cxrscale.store.pixels import (
     to_square,
 )
 from cxrscale.store.quarantine import QUARANTINE, named_files_absent
-from cxrscale.tables import Column, Table
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from cxrscale.tables import Column, Table
+from cxrscale.common.tables import Column, Table
 
 SHARED = Table(
     name="shared",

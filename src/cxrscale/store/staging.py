@@ -7,10 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
-from cxrscale import tables
-from cxrscale.atomic import replacing
-from cxrscale.errors import StudyError
-from cxrscale.provenance import file_digest
+from cxrscale.common import tables
+from cxrscale.common.atomic import replacing
+from cxrscale.common.errors import StudyError
+from cxrscale.common.provenance import file_digest
 from cxrscale.store.shards import MANIFEST, shard_name
 
 logger = logging.getLogger(__name__)

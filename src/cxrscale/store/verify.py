@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from cxrscale import tables
-from cxrscale.errors import StudyError
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
 from cxrscale.store.changes import set_aside
 from cxrscale.store.pixels import decode
 from cxrscale.store.quarantine import QUARANTINE

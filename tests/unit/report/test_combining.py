@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxrscale.combine.ensembles import ALL_METHODS, StackingSettings
+from cxrscale.combine.stack import stack
 from cxrscale.report import combining
 from cxrscale.report.combining import METHODS
 from cxrscale.report.content import ReportSettings
-from cxrscale.stacking.ensembles import ALL_METHODS, StackingSettings
-from cxrscale.stacking.study import stack
 
 N = 1200
 PATIENT = np.arange(N) // 2

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from cxrscale import notes, tables
+from cxrscale.common import notes, tables
 from cxrscale.store.bits import notes_on_bits, pictures_by_bits
 
 

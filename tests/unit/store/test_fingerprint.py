@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale import tables
-from cxrscale.datasets.contracts import assign_shards
-from cxrscale.errors import StudyError
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
+from cxrscale.data.csv_files import assign_shards
 from cxrscale.store.fingerprint import FINGERPRINT, FINGERPRINT_FILE, PICTURES, changed, check_fingerprint, fingerprint
 from cxrscale.store.shared import SHARED, shared_pictures
 

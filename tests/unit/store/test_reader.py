@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cxrscale.errors import StudyError
+from cxrscale.common.errors import StudyError
 from cxrscale.store.pixels import decode
 from cxrscale.store.reader import StoreReader
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cxrscale import tables
-from cxrscale.errors import StudyError
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
 from cxrscale.store import pixels
 from cxrscale.store.pixels import Accepted
 from cxrscale.store.quarantine import QUARANTINE, check_fraction, check_unreadable

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrscale import tables
-from cxrscale.errors import StudyError
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
 from cxrscale.store import staging
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.shards import MANIFEST

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cxrscale import tables
-from cxrscale.errors import StudyError
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
 from cxrscale.store.changes import check_list, find_changes, record_of, set_aside
 from cxrscale.store.fidelity import PSNR, SUMMARY, measure, summarise
 from cxrscale.store.pixels import Accepted

@@ -1,0 +1,1 @@
+"""Stage combine: ensembles over resolutions, their scale weights, gains and control (docs/stacking.md)."""

@@ -1,0 +1,136 @@
+"""Combining learners whose weights can be read, and the tables that this stage writes (docs/stacking.md)."""
+
+from cxrscale.common.tables import Column, Table
+from cxrscale.evaluate.metrics import MEAN
+
+ALL = "(all learners)"
+#: The control that validation chooses among those of single resolutions.
+CHOSEN = "(chosen)"
+#: The declared method, the paper's: only its tests are corrected for the number of findings; others are exploratory.
+PRIMARY = "softmax"
+#: Seeds from which on the chance of training is part of the gains' intervals; with fewer they are about these learners.
+SEEDS = 3
+
+_METHODS = (
+    "best_single (by validation), mean (of probabilities), softmax (the paper's), softmax_calibrated, convex_logits, "
+    "nonnegative or logistic"
+)
+_SET = (
+    Column("ensemble", "text", f"a model (its resolutions are combined), or {ALL}"),
+    Column("fold", "int32", "the fold"),
+    Column("seed", "int32", "the seed of the learners"),
+    Column("finding", "text", "the finding"),
+)
+_LEARNER = (
+    Column("model", "text", "the learner's model"),
+    Column("resolution_px", "int32", "the learner's resolution"),
+)
+_UNDEFINED = "undefined, see reason"
+_TEST = (
+    Column("p", "float64", "two-sided, from the variance that the interval comes from", null=_UNDEFINED),
+    Column("p_holm", "float64", "p after Holm's correction over findings", null="exploratory, the mean, or p is empty"),
+)
+_REASON = Column("reason", "text", "why a value is empty", null="nothing is empty")
+
+WEIGHTS = Table(
+    name="weights",
+    row=f"a learner's weight in an ensemble for a finding, by {PRIMARY}",
+    columns=(
+        *_SET,
+        *_LEARNER,
+        Column("weight", "float64", "0 to 1, sum 1 over the ensemble"),
+        Column("lower", "float64", "lower end of its interval, patients of combine resampled", null="not fitted"),
+        Column("upper", "float64", "upper end of its interval", null="not fitted"),
+        Column("warning", "text", "why the weight says little about this learner", null="no such doubt"),
+        Column("gap", "float64", "at most this far from the least mean log loss, in nats", null="not fitted"),
+        Column("log_loss", "float64", "the learner's own mean log loss on combine, in nats", null="not fitted"),
+        Column("slope", "float64", "of its calibration on combine; 1: calibrated, below: too sure", null="not fitted"),
+        Column("intercept", "float64", "of its calibration on combine, in log odds; 0: calibrated", null="not fitted"),
+        Column("reason", "text", "why the weights are equal instead of fitted", null="they are fitted"),
+    ),
+    key=("ensemble", "fold", "seed", "finding", "model", "resolution_px"),
+)
+
+COEFFICIENTS = Table(
+    name="coefficients",
+    row="a learner in an ensemble for a finding, by a fitted method that works on logits or calibrated probabilities",
+    columns=(
+        *_SET,
+        Column("method", "text", "softmax_calibrated, convex_logits, nonnegative or logistic"),
+        *_LEARNER,
+        Column(
+            "coefficient", "float64", "weight of the calibrated probability (softmax_calibrated), else of the logit"
+        ),
+        Column("intercept", "float64", "of the ensemble, in log odds, the same for all its learners"),
+    ),
+    key=("ensemble", "fold", "seed", "finding", "method", "model", "resolution_px"),
+)
+
+STACKED = Table(
+    name="stacked",
+    row="a way of combining for a finding, scored on test",
+    columns=(
+        *_SET[:3],
+        Column("finding", "text", f"the finding; {MEAN}: mean over the findings that have a value"),
+        Column("method", "text", _METHODS),
+        Column("auroc", "float64", "test AUROC", null=_UNDEFINED),
+        Column("lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("upper", "float64", "upper end of its interval", null=_UNDEFINED),
+        Column("log_loss", "float64", "mean log loss on test, in nats", null=_UNDEFINED),
+        Column("gain", "float64", "AUROC minus that of best_single", null=_UNDEFINED),
+        Column("gain_lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("gain_upper", "float64", "upper end of its interval", null=_UNDEFINED),
+        Column("learner", "text", "best_single: the learner chosen, as model-resolution", null="other methods"),
+        _REASON,
+    ),
+    key=("ensemble", "fold", "seed", "finding", "method"),
+)
+
+GAINS = Table(
+    name="gains",
+    row=f"a way of combining against another for a finding, averaged over folds and seeds; from {SEEDS} seeds on, "
+    "intervals and p count the chance of training beside patients",
+    columns=(
+        _SET[0],
+        STACKED.columns[3],
+        STACKED.columns[4],
+        Column("against", "text", "best_single or mean"),
+        Column("n_learners", "int32", "learners that are combined"),
+        Column("auroc", "float64", "test AUROC of method", null=_UNDEFINED),
+        Column("auroc_lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("auroc_upper", "float64", "upper end of its interval", null=_UNDEFINED),
+        Column("gain", "float64", "AUROC of method minus that of against", null=_UNDEFINED),
+        Column("lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("upper", "float64", "upper end of its interval", null=_UNDEFINED),
+        *_TEST,
+        Column("boot_lower", "float64", "as lower, by the patient bootstrap", null="exploratory method, or undefined"),
+        Column("boot_upper", "float64", "as upper, by the patient bootstrap", null="exploratory method, or undefined"),
+        Column("sd_seeds", "float64", "standard deviation of the gain over seeds, within a fold", null="one seed"),
+        Column("n_pairs", "int32", "folds times seeds that were averaged"),
+        _REASON,
+    ),
+    key=("ensemble", "finding", "method", "against"),
+)
+
+CONTROL = Table(
+    name="control",
+    row="an ensemble over resolutions against one of equally many learners of one resolution, averaged over folds",
+    columns=(
+        Column("model", "text", "the model whose resolutions are combined"),
+        STACKED.columns[3],
+        Column("method", "text", "how both are combined: a method of stacked, without best_single"),
+        Column("control", "text", f"resolution of the control in px, or {CHOSEN}: the best on validate"),
+        Column("chosen_px", "text", f"{CHOSEN}: the resolution that validate chose, by fold", null="others"),
+        Column("n_learners", "int32", "learners in each ensemble"),
+        Column("n_seeds", "int32", "seeds that every resolution of the model has"),
+        Column("auroc_resolutions", "float64", "test AUROC of the ensemble over resolutions", null=_UNDEFINED),
+        Column("auroc_control", "float64", "test AUROC of the control", null=_UNDEFINED),
+        Column("effect", "float64", "auroc_resolutions minus auroc_control", null=_UNDEFINED),
+        Column("lower", "float64", "lower end of its interval, over patients and training", null=_UNDEFINED),
+        Column("upper", "float64", "upper end of its interval", null=_UNDEFINED),
+        *_TEST,
+        Column("n_folds", "int32", "folds that were averaged"),
+        _REASON,
+    ),
+    key=("model", "finding", "method", "control"),
+)

@@ -1,0 +1,1 @@
+"""Stage evaluate: predictions, metrics with intervals, and the comparison of resolutions."""

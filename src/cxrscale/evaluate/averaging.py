@@ -1,0 +1,201 @@
+"""Means over folds and seeds, with the variance that patients bring and the one that training brings.
+
+A fold's test patients rank every learner, and each learner is one draw of training. That is the design of a
+multi-reader study, seeds for readers and resolutions for modalities, and it is analysed as one: within a fold after
+Obuchowski and Rockette (1995, doi:10.1080/03610919508813243), patients clustered (Obuchowski 1997), and with degrees of
+freedom in the manner of Hillis (2007, doi:10.1002/sim.2532). Folds test different patients, so their variances add.
+That folds share training images is not accounted for; no unbiased estimate of that exists (Bengio and Grandvalet 2004,
+JMLR 5:1089).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from scipy.stats import chi2
+
+from cxrscale.evaluate.clustered import Components
+
+#: One-sided confidence of the bound that a test's own variance over seeds sets to the pooled one, and how many seeds
+#: it takes: by chance three are too often alike.
+OWN_BOUND, SEEDS_FOR_BOUND = 0.9, 5
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Variance over seeds in one fold, pooled; NaN with one seed. level: of AUROC at one resolution, difference: of the
+    difference of two resolutions. n_resolutions: pooled over."""
+
+    level: float
+    difference: float
+    n_resolutions: int
+
+    def of(self, contrast: np.ndarray) -> tuple[float, int]:
+        """The pooled variance of a level or a difference, and how many times a seed's degree of freedom it has."""
+        if np.sum(contrast) == 0:
+            return self.difference, max(self.n_resolutions - 1, 1)
+        return self.level, self.n_resolutions
+
+
+@dataclass(frozen=True)
+class FoldAuroc:
+    """AUROCs of a model's learners in one fold for one finding.
+
+    auroc: float64 (seed, resolution). covariance, from_positive, from_negative: float64 (seed, resolution, seed,
+    resolution), of patients: all, and the parts that patients' positive and negative images bring. n_positive,
+    n_negative: patients who have such images. spread: over seeds, of this finding until `pooled` over several.
+    """
+
+    auroc: np.ndarray
+    covariance: np.ndarray
+    from_positive: np.ndarray
+    from_negative: np.ndarray
+    n_positive: int
+    n_negative: int
+    spread: Spread
+
+    @classmethod
+    def of(cls, found: Components, n_seeds: int) -> Self:
+        """found: of learners in the order seed, resolution."""
+        n_positive, n_negative = int(found.with_positive.sum()), int(found.with_negative.sum())
+        auroc = found.auroc.reshape(n_seeds, -1)
+        shape = auroc.shape
+
+        def part(values: np.ndarray, n: int) -> np.ndarray:
+            share = n / (n - 1) if n > 1 else np.nan
+            return (share * values.T @ values).reshape(shape * 2)
+
+        return cls(
+            auroc,
+            found.covariance().reshape(shape * 2),
+            part(found.positive, n_positive),
+            part(found.negative, n_negative),
+            n_positive,
+            n_negative,
+            spread_of([auroc]),
+        )
+
+    def of_seed(self, seed: int) -> Self:
+        """The learners of one seed, by its number in the order. They have no spread."""
+        own = (slice(seed, seed + 1), slice(None), slice(seed, seed + 1))
+        return replace(
+            self,
+            auroc=self.auroc[[seed]],
+            covariance=self.covariance[own],
+            from_positive=self.from_positive[own],
+            from_negative=self.from_negative[own],
+        )
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over folds and seeds.
+
+    se_patients: its standard error for these learners, over patients who might have been tested. se_seeds: what other
+    seeds add; 0 with one seed a fold, where it cannot be known. df: degrees of freedom of t. n_positive, n_negative:
+    patients of all folds who have images with and without the finding. NaN where a class has fewer than two patients.
+    """
+
+    value: float
+    se_patients: float
+    se_seeds: float
+    df: float
+    n_positive: int
+    n_negative: int
+
+    @property
+    def se(self) -> float:
+        return float(np.hypot(self.se_patients, self.se_seeds))
+
+
+def mean_component(parts: Sequence[Components]) -> Components:
+    """The mean AUROC over findings, from their components for the same patients and learners."""
+    return Components(
+        np.mean([p.auroc for p in parts], axis=0),
+        np.mean([p.positive for p in parts], axis=0),
+        np.mean([p.negative for p in parts], axis=0),
+        np.any([p.with_positive for p in parts], axis=0),
+        np.any([p.with_negative for p in parts], axis=0),
+    )
+
+
+def pooled(findings: Sequence[FoldAuroc]) -> list[FoldAuroc]:
+    """The same with the spread over seeds of all. findings: of one model in one fold."""
+    spread = spread_of([f.auroc for f in findings])
+    return [replace(f, spread=spread) for f in findings]
+
+
+def spread_of(aurocs: Sequence[np.ndarray]) -> Spread:
+    """The mean variance over seeds, over the resolutions, pairs of them and findings of a model in one fold.
+
+    aurocs: of each finding, float (seed, resolution).
+
+    Three seeds say next to nothing about a variance by themselves: two degrees of freedom need a t of 30 where normal
+    errors need 3. So the mean over pairs of resolutions is taken, the mean square of Obuchowski and Rockette, and over
+    findings. The findings of a learner move together: they are counted as one for degrees of freedom.
+    """
+    auroc = np.stack(aurocs)  # (finding, seed, resolution)
+    n_seeds, n_resolutions = auroc.shape[1:]
+    if n_seeds < 2:
+        return Spread(np.nan, np.nan, n_resolutions)
+    level = float(auroc.var(axis=1, ddof=1).mean())
+    # Mean over pairs of the variance of their difference: twice the variance within a seed, its mean taken off.
+    centred = auroc - auroc.mean(axis=2, keepdims=True)
+    within = centred.var(axis=1, ddof=1).sum(axis=1).mean()
+    return Spread(level, 2 * float(within) / max(n_resolutions - 1, 1), n_resolutions)
+
+
+def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
+    """Means over folds, within them over seeds, of `auroc @ contrast`, for each contrast.
+
+    contrasts: float (contrast, resolution); a row (0, 1) is the AUROC at the second, (1, -1) the difference of the
+    first from it.
+
+    In a fold with S seeds let d_s be the contrast, v the clustered variance of its mean over seeds for these learners,
+    c the mean covariance of two seeds' d and b the variance of d over seeds: its own or the pooled one, whichever is
+    larger, so that neither a chance likeness of few seeds nor quiet neighbours make it small; but no more than the
+    upper OWN_BOUND confidence bound of its own from SEEDS_FOR_BOUND seeds on, so that wild neighbours do not hide what
+    is certain.
+    d_s = truth + training + what the patients do to all learners alike (variance c) + what they do to this one; b
+    holds the second and the fourth. So b / S + c estimates the variance of the mean without counting the fourth twice.
+    It is not let below v, so that no claim about resolution is firmer than one about the learners. Degrees of freedom
+    (Satterthwaite): those of the pooled variance for b, (S - 1) times (resolutions - 1) for a difference; patients of
+    a class less one for what that class brings.
+    """
+    n = len(contrasts)
+    value, patients, total, doubt = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+    for fold in folds:
+        d = contrasts @ fold.auroc.T  # (contrast, seed)
+        n_seeds = d.shape[1]
+        by_seed = _contrasted(fold.covariance, contrasts)  # (contrast, seed, seed)
+        v = by_seed.mean(axis=(1, 2))
+        whole = v
+        if n_seeds > 1:
+            pooled_b, times = np.array([fold.spread.of(row) for row in contrasts]).T
+            own = d.var(axis=1, ddof=1)
+            bound = own * (n_seeds - 1) / chi2.ppf(1 - OWN_BOUND, n_seeds - 1) if n_seeds >= SEEDS_FOR_BOUND else np.inf
+            of_seeds = np.maximum(own, np.minimum(pooled_b, bound)) / n_seeds
+            shared = (n_seeds**2 * v - np.einsum("css->c", by_seed)) / (n_seeds * (n_seeds - 1))
+            whole = np.maximum(of_seeds + np.maximum(shared, 0.0), v)
+            doubt += of_seeds**2 / (times * (n_seeds - 1))
+        for part, count in ((fold.from_positive, fold.n_positive), (fold.from_negative, fold.n_negative)):
+            doubt += _contrasted(part, contrasts).mean(axis=(1, 2)) ** 2 / max(count - 1, 1)
+        value += d.mean(axis=1) / len(folds)
+        patients += v
+        total += whole
+    # Rounding may leave a variance of nothing just below zero.
+    of_patients = np.sqrt(np.where(patients < 0, 0.0, patients)) / len(folds)
+    of_seeds = np.sqrt(np.where(total < patients, 0.0, total - patients)) / len(folds)
+    df = np.divide(total**2, doubt, out=np.full(n, np.inf), where=doubt > 0)
+    n_positive, n_negative = sum(f.n_positive for f in folds), sum(f.n_negative for f in folds)
+    return [
+        Mean(float(value[c]), float(of_patients[c]), float(of_seeds[c]), float(df[c]), n_positive, n_negative)
+        for c in range(n)
+    ]
+
+
+def _contrasted(covariance: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
+    """(seed, resolution, seed, resolution) -> (contrast, seed, seed)."""
+    half = np.tensordot(contrasts, covariance, axes=(1, 1))  # (contrast, seed, seed, resolution)
+    return (half * contrasts[:, None, None, :]).sum(axis=-1)

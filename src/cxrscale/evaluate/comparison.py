@@ -1,0 +1,429 @@
+"""The effect of resolution: learners of one model that differ in nothing else, compared within a fold, on patients.
+
+Folds are never pooled: AUROCs are computed within a fold and seed and then averaged, with both sources of variance
+(`averaging`). Learners of a fold rank the same patients, so that differences are paired. What is said of them is
+decided in `verdicts`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxrscale.common.tables import Column, Table
+from cxrscale.evaluate import verdicts
+from cxrscale.evaluate.auroc import weighted_auroc
+from cxrscale.evaluate.averaging import FoldAuroc, Mean, mean_component, means_over, pooled
+from cxrscale.evaluate.bootstrap import interval, joint_intervals, replicate
+from cxrscale.evaluate.clustered import Components, components
+from cxrscale.evaluate.metrics import MEAN, reason_undefined
+from cxrscale.evaluate.predictions import Scores
+
+CONFIRMATORY = "confirmatory"
+EXPLORATORY = "exploratory"
+NOWHERE = "AUROC is undefined in every fold"
+NO_VARIANCE = "fewer than two patients of a class, or none whose images rank otherwise: no interval"
+
+_WHO = (
+    Column("model", "text", "timm name"),
+    Column("finding", "text", f"the finding; {MEAN}: mean over the findings that have a value"),
+)
+_ERROR = (
+    Column("se_patients", "float64", "standard error for these learners, patients drawn", null="undefined, see reason"),
+    Column(
+        "se_seeds", "float64", "what other seeds add to it, in squares; 0 with one seed", null="undefined, see reason"
+    ),
+    Column("df", "float64", "degrees of freedom of t", null="undefined, or infinite"),
+)
+_INTERVAL = (
+    Column("lower", "float64", "lower end of the interval, by t", null="undefined, see reason"),
+    Column("upper", "float64", "upper end of the interval, by t", null="undefined, see reason"),
+)
+_BOOT = (
+    Column("boot_lower", "float64", "lower end by the bootstrap of patients", null="most replicates lack a class"),
+    Column("boot_upper", "float64", "upper end by the bootstrap of patients", null="most replicates lack a class"),
+)
+_OVER = (
+    Column("n_folds", "int32", "folds averaged: those where the AUROC has a value"),
+    Column("n_seeds", "int32", "seeds of each fold, the fewest"),
+    Column(
+        "scope",
+        "text",
+        f"what it speaks of: {verdicts.LEARNERS} (one seed), {verdicts.BETWEEN} (two), {verdicts.RESOLUTION} (more)",
+    ),
+)
+_REASON = Column("reason", "text", "why a value is empty", null="nothing is empty")
+
+LEVELS = Table(
+    name="auroc",
+    row="the test AUROC of a learner for a finding",
+    columns=(
+        *_WHO,
+        Column("fold", "int32", "the fold"),
+        Column("seed", "int32", "the seed of the learners"),
+        Column("resolution_px", "int32", "side of the input"),
+        Column("value", "float64", "AUROC on test", null="undefined, see reason"),
+        *_INTERVAL,
+        *_BOOT,
+        Column("joint_lower", "float64", "as boot_lower, jointly over the resolutions", null="undefined"),
+        Column("joint_upper", "float64", "as boot_upper, jointly over the resolutions", null="undefined"),
+        Column("n_positive", "int64", "test images with the finding"),
+        Column("n_negative", "int64", "test images without it"),
+        _REASON,
+    ),
+    key=("model", "finding", "fold", "seed", "resolution_px"),
+)
+
+AVERAGES = Table(
+    name="averages",
+    row="the test AUROC of a model at a resolution, for a finding, averaged over folds and seeds",
+    columns=(
+        *_WHO,
+        Column("resolution_px", "int32", "side of the input"),
+        Column("value", "float64", "mean AUROC on test", null="undefined, see reason"),
+        *_ERROR,
+        *_INTERVAL,
+        *_BOOT,
+        *_OVER,
+        _REASON,
+    ),
+    key=("model", "finding", "resolution_px"),
+)
+
+DIFFERENCES = Table(
+    name="differences",
+    row="a pair of resolutions of a model, for a finding, averaged over folds and seeds",
+    columns=(
+        *_WHO,
+        Column("resolution_px", "int32", "side of the input; the smaller of an exploratory pair"),
+        Column("against_px", "int32", "side of the input it is compared with; the reference, if confirmatory"),
+        Column("kind", "text", f"{CONFIRMATORY}: against the reference; {EXPLORATORY}: any other pair, not corrected"),
+        Column("difference", "float64", "AUROC at resolution_px minus AUROC at against_px"),
+        *_ERROR,
+        *_INTERVAL,
+        *_BOOT,
+        Column("p", "float64", "two-sided p of no difference", null="undefined, see reason"),
+        Column(
+            "p_holm",
+            "float64",
+            f"p after Holm over resolutions, findings and models; {MEAN}: over resolutions and models",
+            null="undefined, or exploratory",
+        ),
+        Column("p_equivalence", "float64", "larger p of two one-sided tests at the margin", null="undefined"),
+        Column("verdict", "text", f"one of: {', '.join(verdicts.VERDICTS)}", null="undefined, or exploratory"),
+        *_OVER,
+        _REASON,
+    ),
+    key=("model", "finding", "resolution_px", "against_px"),
+)
+
+SUFFICIENT = Table(
+    name="sufficient",
+    row="a finding of a model",
+    columns=(
+        *_WHO,
+        Column("reference_px", "int32", "the resolution that others are held against"),
+        Column(
+            "sufficient_px",
+            "int32",
+            "smallest resolution not inferior to the reference by more than the margin, with all between",
+            null="undefined, see reason",
+        ),
+        Column(
+            "beyond_px",
+            "text",
+            "smaller ones that by themselves are not inferior either, although one between is not shown to be so",
+            null="there are none",
+        ),
+        Column("auroc_lowest", "float64", "mean test AUROC at the lowest resolution", null="undefined"),
+        Column("auroc_reference", "float64", "mean test AUROC at the reference", null="undefined"),
+        _REASON,
+    ),
+    key=("model", "finding"),
+)
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """reference_px: the resolution that others are held against. margin_auroc: a difference that does not matter.
+    confidence: of the intervals and verdicts; joint_confidence: of the intervals over all resolutions at once.
+    least_patients: of a class, over all folds, for a verdict. replicates: of the bootstrap; 0: none."""
+
+    reference_px: int
+    margin_auroc: float
+    confidence: float
+    joint_confidence: float
+    replicates: int
+    seed: int
+    least_patients: int = 0
+    native_at_least_px: int = 0
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """What a model's learners say of the test images of a fold.
+
+    logits: float (learner, image, finding), learners in the order seed, then resolution. target: float (image,
+    finding), 0 or 1, NaN where ignored. patient: int (image,), numbered from 0.
+    """
+
+    model: str
+    fold: int
+    seeds: Sequence[int]
+    resolutions_px: Sequence[int]
+    findings: Sequence[str]
+    logits: np.ndarray
+    target: np.ndarray
+    patient: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The tables LEVELS, AVERAGES, DIFFERENCES and SUFFICIENT."""
+
+    levels: pd.DataFrame
+    averages: pd.DataFrame
+    differences: pd.DataFrame
+    sufficient: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A finding in a fold. boot: (seed, resolution, replicate), NaN replicates where there is no bootstrap."""
+
+    fold: FoldAuroc
+    boot: np.ndarray
+
+
+Row = dict[str, Any]
+
+
+def compare(predictions: Mapping[tuple[str, int, int, int], Path], settings: ComparisonSettings) -> Comparison:
+    """Compare the resolutions of each model on test. predictions: (model, resolution_px, fold, seed) -> file."""
+
+    def read() -> Iterable[FoldScores]:
+        for model, fold in dict.fromkeys((key[0], key[2]) for key in predictions):
+            mine = [key for key in predictions if (key[0], key[2]) == (model, fold)]
+            seeds, resolutions = sorted({key[3] for key in mine}), sorted({key[1] for key in mine})
+            paths = [predictions[model, r, fold, s] for s in seeds for r in resolutions]
+            test = Scores(paths, "test", settings.native_at_least_px)
+            yield FoldScores(model, fold, seeds, resolutions, test.findings, test.logits, test.target, test.patient)
+
+    return compare_scores(read(), settings)
+
+
+def compare_scores(folds: Iterable[FoldScores], settings: ComparisonSettings) -> Comparison:
+    """The comparison of what learners say; `compare` without files. All folds of a model have its resolutions."""
+    levels: list[Row] = []
+    measured: dict[str, dict[str, list[_Measured | None]]] = {}  # model -> finding -> folds
+    resolutions: dict[str, Sequence[int]] = {}
+    for fold in folds:
+        resolutions[fold.model] = fold.resolutions_px
+        rows, found = _measure(fold, settings)
+        levels += rows
+        for finding, value in found.items():
+            measured.setdefault(fold.model, {}).setdefault(finding, []).append(value)
+    averages: list[Row] = []
+    differences: list[Row] = []
+    for model, findings in measured.items():
+        for finding, folds_ in findings.items():
+            usable = [m for m in folds_ if m is not None]
+            averages += _averages(model, finding, resolutions[model], usable, settings)
+            differences += _differences(model, finding, resolutions[model], usable, settings)
+    _judge(differences, settings)
+    sufficient = [
+        _sufficient(model, finding, averages, differences, settings)
+        for model in measured
+        for finding in measured[model]
+    ]
+    return Comparison(
+        _frame(LEVELS, levels),
+        _frame(AVERAGES, averages),
+        _frame(DIFFERENCES, differences),
+        _frame(SUFFICIENT, sufficient),
+    )
+
+
+def _frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=[c.name for c in table.columns])
+
+
+def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row], dict[str, _Measured | None]]:
+    """Rows of LEVELS, and finding -> what was measured, None where AUROC is undefined."""
+    found: dict[str, _Measured | None] = {}
+    rows: list[Row] = []
+    parts: list[Components] = []
+    shape = (len(fold.seeds), len(fold.resolutions_px))
+    n_patients = int(fold.patient.max()) + 1 if len(fold.patient) else 0
+
+    def add(finding: str, value: _Measured | None, n_positive: int, n_negative: int, reason: str | None) -> None:
+        found[finding] = value
+        for s, seed in enumerate(fold.seeds):
+            for resolution in fold.resolutions_px:
+                row: Row = {
+                    "model": fold.model, "finding": finding, "fold": fold.fold, "seed": seed,
+                    "resolution_px": resolution, "n_positive": n_positive, "n_negative": n_negative, "reason": reason,
+                }  # fmt: skip
+                rows.append(row)
+            if value is not None:
+                _describe_levels(rows[-shape[1] :], value, s, settings)
+
+    for k, finding in enumerate(fold.findings):
+        target = fold.target[:, k]
+        counted = ~np.isnan(target)
+        n_positive, n_negative = int((target == 1).sum()), int((target == 0).sum())
+        reason = reason_undefined(n_positive, n_negative)
+        value = None
+        if reason is None:
+            logits = fold.logits[:, :, k]
+            part = components(logits[:, counted], target[counted], fold.patient[counted], n_patients)
+            parts.append(part)
+            boot = np.full((*shape, 1), np.nan)
+            if settings.replicates:
+                # One seed a fold: all models, seeds and findings see the same patients in the same replicate.
+                seed = settings.seed + fold.fold
+                boot = replicate(weighted_auroc, logits, target, fold.patient, settings.replicates, seed)
+                boot = boot.reshape(*shape, -1)
+            value = _Measured(FoldAuroc.of(part, shape[0]), boot)
+        add(finding, value, n_positive, n_negative, reason)
+    defined = [m for m in found.values() if m is not None]
+    if defined:
+        names = [finding for finding, value in found.items() if value is not None]
+        together = pooled([m.fold for m in defined])
+        found |= {f: _Measured(fold, m.boot) for f, fold, m in zip(names, together, defined, strict=True)}
+        # A mean varies over seeds no more than its findings do on average: theirs is on the safe side.
+        of_mean = replace(FoldAuroc.of(mean_component(parts), shape[0]), spread=together[0].spread)
+        # A replicate that lacks a class of one finding lacks the mean.
+        mean = _Measured(of_mean, np.mean([m.boot for m in defined], axis=0))
+        positive = (fold.target == 1).any(axis=1)
+        add(MEAN, mean, int(positive.sum()), int((~positive).sum()), None)
+    return rows, found
+
+
+def _describe_levels(rows: Sequence[Row], measured: _Measured, seed: int, settings: ComparisonSettings) -> None:
+    """Fill in value and intervals of the learners of one seed, a row a resolution."""
+    one = measured.fold.of_seed(seed)
+    means = means_over([one], np.eye(len(rows)))
+    boot = measured.boot[seed]
+    joint = (np.full(len(rows), np.nan),) * 2
+    if settings.replicates:
+        joint = joint_intervals(one.auroc[0], boot, settings.joint_confidence)
+    for r, (row, mean, half) in enumerate(
+        zip(rows, means, verdicts.half_widths(means, settings.confidence), strict=True)
+    ):
+        row["value"] = mean.value
+        row["lower"], row["upper"] = max(mean.value - half, 0.0), min(mean.value + half, 1.0)
+        row["boot_lower"], row["boot_upper"] = interval(boot[r], settings.confidence)
+        row["joint_lower"], row["joint_upper"] = joint[0][r], joint[1][r]
+        if np.isnan(half):
+            row["lower"] = row["upper"] = np.nan
+            row["reason"] = NO_VARIANCE
+
+
+def _over(usable: Sequence[_Measured]) -> Row:
+    seeds = min((m.fold.auroc.shape[0] for m in usable), default=0)
+    return {"n_folds": len(usable), "n_seeds": seeds, "scope": verdicts.scope_of(seeds)}
+
+
+def _described(mean: Mean) -> Row:
+    return {
+        "se_patients": mean.se_patients,
+        "se_seeds": mean.se_seeds,
+        "df": mean.df if np.isfinite(mean.df) else np.nan,
+    }
+
+
+def _averages(
+    model: str, finding: str, resolutions: Sequence[int], usable: Sequence[_Measured], settings: ComparisonSettings
+) -> list[Row]:
+    rows: list[Row] = [{"model": model, "finding": finding, "resolution_px": r} | _over(usable) for r in resolutions]
+    if not usable:
+        return [row | {"reason": NOWHERE} for row in rows]
+    means = means_over([m.fold for m in usable], np.eye(len(resolutions)))
+    boot = np.mean([m.boot.mean(axis=0) for m in usable], axis=0)  # (resolution, replicate)
+    halves = verdicts.half_widths(means, settings.confidence)
+    for r, (row, mean, half) in enumerate(zip(rows, means, halves, strict=True)):
+        row |= {"value": mean.value} | _described(mean)
+        row["lower"], row["upper"] = max(mean.value - half, 0.0), min(mean.value + half, 1.0)
+        row["boot_lower"], row["boot_upper"] = interval(boot[r], settings.confidence)
+        if np.isnan(half):
+            row["lower"] = row["upper"] = np.nan
+            row["reason"] = NO_VARIANCE
+    return rows
+
+
+def _differences(
+    model: str, finding: str, resolutions: Sequence[int], usable: Sequence[_Measured], settings: ComparisonSettings
+) -> list[Row]:
+    """All pairs, without what needs the whole family."""
+    if not usable or len(resolutions) < 2:
+        return []
+    reference = settings.reference_px
+    pairs = [(r, reference) for r in resolutions if r != reference]
+    pairs += [(a, b) for a, b in combinations(sorted(resolutions), 2) if reference not in (a, b)]
+    at = dict(zip(resolutions, np.eye(len(resolutions)), strict=True))
+    means = means_over([m.fold for m in usable], np.array([at[a] - at[b] for a, b in pairs]))
+    boot = np.mean([m.boot.mean(axis=0) for m in usable], axis=0)  # (resolution, replicate)
+    halves = verdicts.half_widths(means, settings.confidence)
+    different, equivalent = verdicts.p_different(means), verdicts.p_equivalent(means, settings.margin_auroc)
+    rows: list[Row] = []
+    for i, ((a, b), mean) in enumerate(zip(pairs, means, strict=True)):
+        row: Row = {
+            "model": model, "finding": finding, "resolution_px": a, "against_px": b,
+            "kind": CONFIRMATORY if b == reference else EXPLORATORY, "difference": mean.value,
+        }  # fmt: skip
+        row |= _described(mean) | _over(usable)
+        row["boot_lower"], row["boot_upper"] = interval((at[a] - at[b]) @ boot, settings.confidence)
+        if np.isnan(different[i]):
+            row["reason"] = NO_VARIANCE
+        else:
+            row["lower"], row["upper"] = mean.value - halves[i], mean.value + halves[i]
+            row["p"], row["p_equivalence"] = different[i], equivalent[i]
+            fewest, what = min((mean.n_positive, "with"), (mean.n_negative, "without"))
+            if fewest < settings.least_patients:
+                row["reason"] = (
+                    f"{fewest} patients {what} the finding, fewer than {settings.least_patients}: no verdict"
+                )
+        rows.append(row)
+    return rows
+
+
+def _judge(rows: Sequence[Row], settings: ComparisonSettings) -> None:
+    """Corrected p and verdicts. The mean over findings answers a question of its own and is a family of its own."""
+    for of_mean in (False, True):
+        family = [
+            row
+            for row in rows
+            if row["kind"] == CONFIRMATORY and (row["finding"] == MEAN) == of_mean and row.get("reason") is None
+        ]
+        corrected = verdicts.holm(np.array([row["p"] for row in family], dtype=np.float64))
+        for row, value in zip(family, corrected, strict=True):
+            row["p_holm"] = value
+            row["verdict"] = verdicts.verdict(
+                row["difference"], row["lower"], row["upper"], row["p_holm"],
+                settings.margin_auroc, settings.confidence, below=row["resolution_px"] < settings.reference_px,
+            )  # fmt: skip
+
+
+def _sufficient(
+    model: str, finding: str, averages: Sequence[Row], differences: Sequence[Row], settings: ComparisonSettings
+) -> Row:
+    reference = settings.reference_px
+    summary: Row = {"model": model, "finding": finding, "reference_px": reference}
+    mine = [row for row in averages if (row["model"], row["finding"]) == (model, finding)]
+    if not mine[0]["n_folds"]:
+        return summary | {"reason": NOWHERE}
+    values = {row["resolution_px"]: row["value"] for row in mine}
+    summary |= {"auroc_lowest": values[min(values)], "auroc_reference": values[reference]}
+    against = [
+        row for row in differences if (row["model"], row["finding"], row["kind"]) == (model, finding, CONFIRMATORY)
+    ]
+    if reasons := dict.fromkeys(str(row["reason"]) for row in against if row.get("reason")):
+        return summary | {"reason": "; ".join(reasons)}
+    lower = {row["resolution_px"]: row["lower"] for row in against}
+    found, beyond = verdicts.smallest_sufficient(lower, reference, settings.margin_auroc)
+    return summary | {"sufficient_px": found, "beyond_px": ", ".join(map(str, beyond)) or None}

@@ -1,0 +1,77 @@
+"""The table of predictions, which everything after training reads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
+from cxrscale.common.tables import Column, Table
+
+PREDICTIONS = Table(
+    name="predictions",
+    row="an image of validate, combine or test",
+    columns=(
+        Column("image_id", "text", "the image"),
+        Column("study_id", "text", "the study"),
+        Column("subject_id", "text", "the patient"),
+        Column("view", "text", "projection as the data set names it", null="not recorded"),
+        Column("split", "text", "validate, combine or test"),
+        Column("native_px", "int32", "largest resolution at which the image is not enlarged"),
+    ),
+    key=("image_id",),
+    per_finding=(
+        Column("logit:{finding}", "float32", "log odds that the finding is present, by the learner"),
+        Column("target:{finding}", "int8", "1 present, 0 absent", null="ignored by the label policy"),
+    ),
+)
+
+
+def predictions_frame(
+    targets: pd.DataFrame, native_px: np.ndarray, logits: np.ndarray, findings: Sequence[str]
+) -> pd.DataFrame:
+    """The columns of PREDICTIONS from rows of `findings.TARGETS`, native_px (image,) and logits (image, finding)."""
+    known = {**targets, "native_px": native_px}
+    columns: dict[str, object] = {c.name: np.asarray(known[c.name]) for c in PREDICTIONS.columns}
+    for k, finding in enumerate(findings):
+        columns[f"logit:{finding}"] = logits[:, k].astype(np.float32)
+    for finding in findings:
+        target = targets[f"target:{finding}"].astype("Int8")
+        columns[f"target:{finding}"] = target.mask(targets[f"mask:{finding}"] == 0).to_numpy(dtype=object)
+    return pd.DataFrame(columns)
+
+
+class Scores:
+    """Logits of several learners for the same images of one split, with targets and patients.
+
+    native_at_least_px: only images that are not enlarged at this resolution.
+    rows: the columns of PREDICTIONS that say what the images are.
+    logits: float64 (learner, image, finding); target: float64 (image, finding), NaN where ignored; patient: int64
+    (image,), numbered from 0.
+    """
+
+    def __init__(self, paths: Sequence[Path], split: str, native_at_least_px: int = 0) -> None:
+        frames = []
+        for path in paths:
+            frame = tables.read(PREDICTIONS, path)
+            chosen = (frame["split"] == split) & (frame["native_px"] >= native_at_least_px)
+            frames.append(frame[chosen].sort_values("image_id", kind="stable"))
+        first = frames[0]
+        self.findings = PREDICTIONS.findings(first.columns)
+        for path, frame in zip(paths, frames, strict=True):
+            if list(frame["image_id"]) != list(first["image_id"]):
+                raise StudyError(
+                    f"{path} holds other {split} images than {paths[0]}; learners can be compared on the same images "
+                    f"only. Run the workflow to bring both up to date."
+                )
+        self.rows = first[[c.name for c in PREDICTIONS.columns]].reset_index(drop=True)
+        self.image_id = first["image_id"].to_numpy(dtype=object)
+        self.study_id = first["study_id"].to_numpy(dtype=object)
+        self.patient = np.unique(first["subject_id"].to_numpy(dtype=str), return_inverse=True)[1]
+        self.target = first[[f"target:{f}" for f in self.findings]].to_numpy(dtype=np.float64, na_value=np.nan)
+        self.logits = np.stack([frame[[f"logit:{f}" for f in self.findings]].to_numpy(np.float64) for frame in frames])
+
+    def __len__(self) -> int:
+        return len(self.image_id)

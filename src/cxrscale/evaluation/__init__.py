@@ -1,1 +1,0 @@
-"""What predictions are worth: AUROC, intervals, comparison of resolutions."""

@@ -1,0 +1,1 @@
+"""Stage explain: effective receptive fields, activation maps, and maps against boxes."""

@@ -1,0 +1,1 @@
+"""Stage train: pictures into a network, one learner at a time, under control."""

@@ -1,0 +1,177 @@
+"""In which parts an effective batch is computed: images at once, activations recomputed or kept, memory format.
+
+None of it changes a result but by rounding. On a GPU it is found by trying passes of noise, best way first; an update
+that runs out of memory all the same is done again in smaller parts.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cxrscale.common.errors import StudyError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Way:
+    """micro_batch_images: how many are computed at once. recompute: activations, in the backward pass."""
+
+    micro_batch_images: int
+    recompute: bool
+
+
+def possible_ways(share: int, unit: int, most: int, recompute: bool | None) -> list[Way]:
+    """The ways to compute a process's share of a batch, best first.
+
+    share: images of the process in a batch. unit: images of which a micro-batch is a multiple. most: images of the
+    largest. recompute: None allows both; keeping activations comes first, since recomputing costs a forward pass and a
+    few large images keep a GPU busy.
+    """
+    sizes = [n for n in range(unit, min(share, most) + 1, unit) if share % n == 0] or [unit]
+    choices = [False, True] if recompute is None else [recompute]
+    return [Way(size, again) for again in choices for size in reversed(sizes)]
+
+
+class MicroBatch:
+    """The way that is taken, for one model on one device.
+
+    ways: those to choose from, best first. channels_last: memory format; None: the faster one on a GPU.
+    try_pass: a forward and a backward pass of so many images of noise, which leaves the model as it is but for
+    gradients. what: names the work in messages.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        ways: list[Way],
+        channels_last: bool | None,
+        try_pass: Callable[[int], None],
+        what: str,
+    ) -> None:
+        self.model, self.device, self.ways, self.try_pass, self.what = model, device, ways, try_pass, what
+        self.channels_last = channels_last
+        self.way = ways[0]
+        self._lay_out(channels_last is not False)
+
+    @property
+    def images(self) -> int:
+        return self.way.micro_batch_images
+
+    def choose(self, found: Any = None) -> None:
+        """Take what was found before (`found`), if it was found for the same, else try. Raises StudyError if nothing
+        fits.
+        """
+        if found is not None and found["asked"] == self._asked:
+            self._take(Way(*found["way"]))
+            self._lay_out(found["channels_last"])
+            return
+        self._take(self.ways[0])
+        if self.device.type != "cuda":
+            return
+        while not self._fits():
+            self._take(self._next())
+        if self.channels_last is None:
+            self._lay_out(self._channels_last_is_faster())
+        self._log()
+
+    def shrink(self) -> None:
+        """Take the next way, after an update ran out of memory. Raises StudyError if there is none."""
+        logger.warning("%s: out of memory with %d images at once", self.device_name, self.images)
+        self._take(self._next())
+        self._log()
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What a checkpoint keeps for `choose`."""
+        laid_out = self.memory_format == torch.channels_last
+        return {
+            "asked": self._asked,
+            "way": [self.way.micro_batch_images, self.way.recompute],
+            "channels_last": laid_out,
+        }
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    @property
+    def _asked(self) -> list[Any]:
+        ways = [[way.micro_batch_images, way.recompute] for way in self.ways]
+        return [self.device_name, ways, self.channels_last]
+
+    def _next(self) -> Way:
+        later = self.ways[self.ways.index(self.way) + 1 :]
+        if not later:
+            raise StudyError(
+                f"not even {self.images} images of {self.what} fit into the memory of {self.device_name}. Choose "
+                f"training.recompute: true, or a smaller training.norm_group_images."
+            )
+        return later[0]
+
+    def _take(self, way: Way) -> None:
+        self.way = way
+        if not way.recompute and not hasattr(self.model, "set_grad_checkpointing"):
+            return
+        try:
+            self.model.set_grad_checkpointing(way.recompute)  # type: ignore[operator]
+        except (AttributeError, AssertionError):  # how timm's models say that they cannot
+            raise StudyError(
+                f"training.recompute: {type(self.model).__name__} cannot recompute its activations. Choose false; if "
+                f"memory does not suffice then, a smaller training.norm_group_images."
+            ) from None
+
+    def _log(self) -> None:
+        logger.info(
+            "%d images at once, activations %s, memory format %s",
+            self.images,
+            "recomputed" if self.way.recompute else "kept",
+            "channels last" if self.memory_format == torch.channels_last else "contiguous",
+        )
+
+    def _lay_out(self, channels_last: bool) -> None:
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model.to(memory_format=self.memory_format)
+
+    def _fits(self) -> bool:
+        """Whether a pass fits into the GPU's memory, with a tenth to spare."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        try:
+            self.try_pass(self.images)
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            self.model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        # Adam's two moments are not there yet; each is as large as the weights.
+        peak = torch.cuda.max_memory_reserved(self.device) + 8 * sum(p.numel() for p in self.model.parameters())
+        return peak < 0.9 * torch.cuda.get_device_properties(self.device).total_memory
+
+    def _channels_last_is_faster(self, passes: int = 3) -> bool:
+        """Time passes in both memory formats; the first of each is not counted."""
+        seconds = {}
+        for channels_last in (True, False):
+            self._lay_out(channels_last)
+            self._timed_pass()
+            seconds[channels_last] = min(self._timed_pass() for _ in range(passes))
+        self.model.zero_grad(set_to_none=True)
+        logger.info("a pass takes %.4f s channels last, %.4f s contiguous", seconds[True], seconds[False])
+        return seconds[True] <= seconds[False]
+
+    def _timed_pass(self) -> float:
+        self._wait()
+        start = time.perf_counter()
+        self.try_pass(self.images)
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

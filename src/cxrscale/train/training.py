@@ -1,0 +1,625 @@
+"""Training one learner: a (model, resolution, fold, seed), controlled so that only the resolution differs.
+
+Same images in the same order, same number of updates, same effective batch, augmentation drawn by (seed, epoch,
+image) in relative units, normalisation over fixed groups of images. A training that is stopped at any moment goes on
+from its last checkpoint to the same result. How it runs (micro-batch, processes, recomputed activations) changes its
+result by rounding alone.
+"""
+
+import csv
+import logging
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from tqdm import tqdm
+
+from cxrscale.common import atomic
+from cxrscale.common.devices import EnergyMeter
+from cxrscale.common.errors import StudyError
+from cxrscale.common.provenance import digest
+from cxrscale.data.findings import TARGETS
+from cxrscale.store.reader import StoreReader
+from cxrscale.train import checkpoint
+from cxrscale.train.augmentation import Augmentation, augment, normalise
+from cxrscale.train.distributed import Processes
+from cxrscale.train.learner import RECORD, Learner, to_float
+from cxrscale.train.loader import decoded_batches, epoch_order, select_examples, share_of_rank
+from cxrscale.train.micro_batch import MicroBatch, Way, possible_ways
+from cxrscale.train.models import build_model, save_weights
+from cxrscale.train.normalisation import (
+    Normalisation,
+    discard_statistics,
+    holding_statistics,
+    set_normalisation,
+    step_statistics,
+)
+from cxrscale.train.optimisation import (
+    WeightAverage,
+    learning_rate_at,
+    load_optimiser,
+    make_optimiser,
+    masked_loss,
+    positive_weights,
+    stops_early,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Exit status of a training that was asked to stop (SIGTERM, SIGUSR1) and wrote a checkpoint: EX_TEMPFAIL.
+INTERRUPTED_STATUS = 75
+
+#: Images that a CPU computes at once, unless told otherwise.
+CPU_MICRO_BATCH = 16
+
+WEIGHTS, HISTORY, COST, EVENTS = "weights.safetensors", "history.csv", "cost.json", "tensorboard"
+OUTPUTS = (WEIGHTS, RECORD, HISTORY, COST)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a learner's weights depend on, beside its images, targets and initial weights.
+
+    epochs: fixed budget; the best epoch by mean validation AUROC is kept. early_stopping_epochs: stop once the best is
+    that old; None: never. batch_images: effective batch of one update; the images of an epoch that do not fill a last
+    one sit that epoch out. normalisation: see `normalisation.Normalisation`; norm_group_images: for "groups", images
+    over which batch statistics are taken, of which batch_images is a multiple. micro_batch_images: a setting with
+    "per_micro_batch" only, else None. optimiser: "adam" or "adamw"; learning_rate, weight_decay. schedule: "constant",
+    "cosine" or "plateau", with warmup_epochs, plateau_epochs and plateau_factor (`optimisation.learning_rate_at`).
+    clip_norm: largest norm of the gradient. average_decay: validate and keep an exponential moving average of the
+    weights. label_smoothing: 0 to 1. positive_weights: "none" or "balanced". rotation_degrees: uniform within plus and
+    minus; flip_probability. mean, standard_deviation: of the grey range 0 to 1. precision: of a GPU's arithmetic, by
+    autocast; a CPU computes in float32.
+    """
+
+    epochs: int = 30
+    batch_images: int = 64
+    norm_group_images: int = 8
+    optimiser: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    flip_probability: float = 0.5
+    rotation_degrees: float = 15.0
+    mean: float = 0.449
+    standard_deviation: float = 0.226
+    normalisation: Normalisation = "groups"
+    micro_batch_images: int | None = None
+    warmup_epochs: float = 0.0
+    plateau_epochs: int = 3
+    plateau_factor: float = 0.1
+    early_stopping_epochs: int | None = None
+    clip_norm: float | None = None
+    average_decay: float | None = None
+    label_smoothing: float = 0.0
+    positive_weights: Literal["none", "balanced"] = "none"
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a training runs; its result depends on none of it but for rounding.
+
+    micro_batch_images: how many images are computed at once; None finds the most that fit. workers: that load.
+    recompute: compute activations again in the backward pass, for memory; None: only where a group does not fit
+    otherwise. compile: by torch.compile. channels_last: memory format; None: the faster on a GPU, true on a CPU.
+    checkpoint_s: seconds between checkpoints within an epoch. progress: show a progress bar on standard error.
+    """
+
+    micro_batch_images: int | None = 8
+    workers: int = 0
+    recompute: bool | None = False
+    compile: bool = False
+    channels_last: bool | None = True
+    checkpoint_s: float = 600.0
+    progress: bool = False
+
+
+def mean_auroc(logits: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
+    """Mean AUROC over the findings that have both classes; NaN if none has. All (image, finding)."""
+    # scikit-learn's, not the study's own: what changes there must not train all learners again.
+    values = []
+    for k in range(logits.shape[1]):
+        counted = mask[:, k] > 0
+        if len(np.unique(target[counted, k])) == 2:
+            values.append(roc_auc_score(target[counted, k], logits[counted, k]))
+    return float(np.mean(values)) if values else float("nan")
+
+
+class StopRequest:
+    """Turns SIGTERM and SIGUSR1 into a request that the training loop honours at the next update."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The training was asked to stop and has written its checkpoint."""
+
+
+class _TooLarge(Exception):  # noqa: N818
+    """The GPU's memory did not suffice for an update; it may be tried again in smaller parts."""
+
+
+@dataclass
+class _State:
+    """Where a training is: everything beside weights, optimiser and random state that the next update depends on."""
+
+    epoch: int = 0  # epochs finished
+    update: int = 0  # updates done in the current epoch
+    loss_sum: float = 0.0  # of the current epoch
+    epoch_s: float = 0.0  # spent in the current epoch, over all attempts
+    epoch_wait_s: float = 0.0  # of it, waiting for the loader
+    best_auroc: float = float("-inf")
+    best_epoch: int = 0
+    best_weights: Any = None
+    history: Any = ()  # tuple of dicts, a row an epoch
+    seconds: float = 0.0  # spent in updates and validation, over all attempts
+    wait_s: float = 0.0  # of it, waiting for the loader
+    images: int = 0  # trained on, over all attempts
+    energy_j: float | None = None  # of the GPUs, over all attempts
+    peak_memory_mb: float = 0.0
+    interruptions: int = 0
+    micro_batch: Any = None  # what `MicroBatch` found
+
+    @property
+    def validation_auroc(self) -> list[float]:
+        return [row["validation_auroc"] for row in self.history]
+
+
+def train_learner(
+    *,
+    folder: Path,
+    model_name: str,
+    resolution_px: int,
+    seed: int,
+    settings: TrainingSettings,
+    run: RunSettings,
+    targets: pd.DataFrame,
+    store: StoreReader,
+    weights: Path | None,
+    inputs_digest: str,
+    processes: Processes,
+) -> None:
+    """Train one learner and write OUTPUTS and tensorboard/ into `folder`.
+
+    inputs_digest: names code, data and initial weights; with the settings it decides whether a checkpoint may be gone
+    on from. processes: all of them call this alike; the first writes.
+    Raises Interrupted after a stop signal, StudyError for what cannot be trained, FloatingPointError if the loss is
+    not finite.
+    """
+    identity = {
+        "settings": asdict(settings),
+        "model": model_name,
+        "resolution_px": resolution_px,
+        "seed": seed,
+        "inputs": inputs_digest,
+    }
+    name = digest(identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    if processes.total(float(processes.first and checkpoint.restore(folder, name, OUTPUTS))):
+        logger.info("this learner was trained before with the same settings, code and data; it was brought back.")
+        return
+    training = _Training(folder, model_name, resolution_px, seed, settings, run, targets, store, weights, processes)
+    training.checkpoint_to(folder / checkpoint.CHECKPOINT, name, identity)
+    training.epochs()
+    if processes.first:
+        training.model.load_state_dict(training.state.best_weights)
+        training.write_outputs(identity)
+        checkpoint.keep(folder, name, OUTPUTS)
+        (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
+    processes.total(0.0)  # none leaves before all is written
+
+
+class _Training:
+    """One training: what it works on, and the steps of it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model_name: str,
+        resolution_px: int,
+        seed: int,
+        settings: TrainingSettings,
+        run: RunSettings,
+        targets: pd.DataFrame,
+        store: StoreReader,
+        weights: Path | None,
+        processes: Processes,
+    ) -> None:
+        self.folder, self.seed, self.settings, self.run, self.store = folder, seed, settings, run, store
+        self.processes, self.device = processes, processes.device
+        self.learner = Learner(
+            model_name, TARGETS.findings(targets.columns), resolution_px, seed, settings.mean,
+            settings.standard_deviation, settings.precision, store.native_at_least_px, settings.norm_group_images,
+        )  # fmt: skip
+        self.train, self.validate = (select_examples(targets, store, split) for split in ("train", "validate"))
+        self.updates_per_epoch = len(self.train) // settings.batch_images
+        if self.updates_per_epoch < 1 or not len(self.validate):
+            raise StudyError(
+                f"{len(self.train)} images to train on and {len(self.validate)} to validate on, in batches of "
+                f"{settings.batch_images}: too few. Lower training.batch_images or change split."
+            )
+        self.target, self.mask = self.train.target.to(self.device), self.train.mask.to(self.device)
+        self.place = np.full(int(self.train.rows.max()) + 1, -1)
+        self.place[self.train.rows] = np.arange(len(self.train))
+        self.positive_weights = None
+        if settings.positive_weights == "balanced":
+            self.positive_weights = positive_weights(self.target, self.mask)
+
+        model = build_model(model_name, len(self.learner.findings), seed, weights)
+        model = set_normalisation(model, settings.normalisation, settings.norm_group_images, processes.world)
+        self.model = model.to(self.device)
+        self.micro = MicroBatch(
+            self.model, self.device, self._ways(), run.channels_last, self._try_pass, f"{resolution_px} px"
+        )
+        self.parameters = list(self.model.parameters())
+        self.optimiser = make_optimiser(self.model, settings)
+        self.average = WeightAverage(self.model, settings.average_decay) if settings.average_decay else None
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self.model) if run.compile else self.model
+        self.state = _State()
+        self.resolution_px = resolution_px
+        logger.info(
+            "%s at %d px, seed %d: %d images to train on, %d to validate on, %d updates an epoch, %d epochs, on "
+            "%d x %s",
+            model_name, resolution_px, seed, len(self.train), len(self.validate), self.updates_per_epoch,
+            settings.epochs, processes.world, self.device.type,
+        )  # fmt: skip
+
+    def checkpoint_to(self, path: Path, name: str, identity: dict[str, Any]) -> None:
+        """Say where checkpoints go, and go on from the one that is there."""
+        self.path, self.name, self.identity = path, name, identity
+        if not self.processes.first:
+            self.processes.total(0.0)  # the first moves away what does not belong here
+        state = checkpoint.load(path, name)
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.state = _State(**state["state"])
+        if self.processes.first:
+            self.processes.total(0.0)
+        self.micro.choose(self.state.micro_batch)
+        torch.manual_seed(self.seed)
+        if state is not None:
+            load_optimiser(self.optimiser, state["optimiser"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            checkpoint.restore_random_state(state["random"])
+            logger.info("going on from epoch %d, update %d", self.state.epoch + 1, self.state.update)
+
+    def save(self) -> None:
+        """Write a checkpoint with all that the next update depends on."""
+        if not self.processes.first:
+            return
+        content = {
+            "digest": self.name,
+            "identity": self.identity,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "state": asdict(self.state) | {"micro_batch": self.micro.found},
+        }
+        checkpoint.save(self.path, content)
+
+    def _ways(self) -> list[Way]:
+        settings, run, world = self.settings, self.run, self.processes.world
+        share = len(share_of_rank(settings.batch_images, settings.batch_images, 0, world, self._unit))
+        if settings.normalisation == "synchronised":
+            if settings.batch_images % world:
+                raise StudyError("training.normalisation: synchronised needs batch_images to be a multiple of gpus.")
+            return possible_ways(share, share, share, run.recompute)
+        if settings.micro_batch_images is not None:
+            only = settings.micro_batch_images
+            return possible_ways(only, only, only, run.recompute)
+        most = run.micro_batch_images or (share if self.device.type == "cuda" else CPU_MICRO_BATCH)
+        return possible_ways(share, self._unit, most, run.recompute)
+
+    @property
+    def _unit(self) -> int:
+        """A micro-batch is a multiple of this many images."""
+        return self.settings.norm_group_images if self.settings.normalisation == "groups" else 1
+
+    def _try_pass(self, micro: int) -> None:
+        """A forward and backward pass of pictures of noise; of the model only gradients change."""
+        x = torch.rand(micro, 1, self.resolution_px, self.resolution_px, device=self.device)
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        self.model.train()
+        try:
+            with self.learner.autocast(self.device):
+                loss = self.model(x.to(memory_format=self.micro.memory_format)).float().sum()
+            loss.backward()
+        finally:
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+
+    def epochs(self) -> None:
+        """Train until the epochs are over."""
+        state, settings = self.state, self.settings
+        self.saved_at = time.monotonic()
+        with StopRequest() as self.stop, EnergyMeter(self.device) as self.meter:
+            while state.epoch < settings.epochs and not stops_early(settings, state.validation_auroc):
+                self._updates_of_epoch()
+                self._end_of_epoch()
+                if self._stop_asked() and state.epoch < settings.epochs:
+                    raise Interrupted(f"{self._signal}: checkpoint written")
+
+    def _stop_asked(self) -> bool:
+        """Whether any process was asked to stop: all stop at the same update."""
+        return self.processes.total(float(self.stop.signal is not None)) > 0
+
+    @property
+    def _signal(self) -> str:
+        return signal.Signals(self.stop.signal).name if self.stop.signal is not None else "another process was stopped"
+
+    def _updates_of_epoch(self) -> None:
+        """What is left of the epoch's updates, in smaller parts from the first that does not fit into memory."""
+        while self.state.update < self.updates_per_epoch:
+            try:
+                self._updates_that_fit()
+            except _TooLarge:
+                discard_statistics(self.model)
+                self.optimiser.zero_grad(set_to_none=True)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                self.micro.shrink()
+
+    def _updates_that_fit(self) -> None:
+        state, settings = self.state, self.settings
+        order = epoch_order(self.store, self.train.rows, self.seed, state.epoch)
+        order = order[state.update * settings.batch_images : self.updates_per_epoch * settings.batch_images]
+        progress = tqdm(
+            total=self.updates_per_epoch, initial=state.update, desc=f"epoch {state.epoch + 1}/{settings.epochs}",
+            unit="update", disable=not (self.run.progress and self.processes.first), leave=False,
+        )  # fmt: skip
+        self.model.train()
+        clock = time.monotonic()
+        with progress as bar:
+            for at, parts in self._batches(order):
+                rate = learning_rate_at(
+                    settings, state.epoch * self.updates_per_epoch + state.update, self.updates_per_epoch,
+                    state.validation_auroc,
+                )  # fmt: skip
+                state.loss_sum += self._update(at, parts, rate)
+                state.update += 1
+                state.images += len(at)
+                now = time.monotonic()
+                state.epoch_s, clock = state.epoch_s + now - clock, now
+                bar.update()
+                bar.set_postfix(loss=f"{state.loss_sum / state.update:.4f}", refresh=False)
+                if self._stop_asked():
+                    state.interruptions += 1
+                    self._add_energy()
+                    self.save()
+                    raise Interrupted(f"{self._signal}: checkpoint written")
+                if now - self.saved_at > self.run.checkpoint_s:
+                    self.save()
+                    self.saved_at = time.monotonic()
+
+    def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Iterator[tuple[torch.Tensor, np.ndarray]]]]:
+        """The effective batches of an order of rows: the examples of each, numbers (image,), and this process's part of
+        it as micro-batches on the device, each with its examples. Micro-batches must be taken before the next batch.
+        """
+        batch, processes = self.settings.batch_images, self.processes
+        mine = share_of_rank(len(order), batch, processes.rank, processes.world, self._unit)
+        shares = [mine[mine // batch == number] for number in range(len(order) // batch)]
+        micro = [
+            [share[i : i + self.micro.images] for i in range(0, len(share), self.micro.images)] for share in shares
+        ]
+        loaded = self._loaded([order[part] for parts in micro for part in parts])
+        for number, parts in enumerate(micro):
+            at = self.place[order[number * batch : (number + 1) * batch]]
+            yield at, ((next(loaded), self.place[order[part]]) for part in parts)
+
+    def _loaded(self, parts: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        """Augmented, normalised pictures on the device, one micro-batch at a time; counts the wait for the loader.
+
+        The workers augment for a CPU; a GPU does it itself.
+        """
+        settings, on_cpu = self.settings, self.device.type == "cpu"
+        how = Augmentation(
+            self.seed, self.state.epoch, settings.flip_probability, settings.rotation_degrees, self.learner.mean,
+            self.learner.standard_deviation,
+        )  # fmt: skip
+        clock = time.monotonic()
+        loaded = decoded_batches(self.store, parts, self.run.workers, not on_cpu, how if on_cpu else None)
+        for rows, pixels in zip(parts, loaded, strict=True):
+            self.state.epoch_wait_s += time.monotonic() - clock
+            x = pixels
+            if not on_cpu:
+                x = augment(to_float(pixels, self.device), self.train.keys[self.place[rows]], how)
+                x = normalise(x, how.mean, how.standard_deviation)
+            yield x.to(memory_format=self.micro.memory_format)
+            clock = time.monotonic()
+
+    def _update(self, at: np.ndarray, parts: Iterator[tuple[torch.Tensor, np.ndarray]], rate: float) -> float:
+        """One update over an effective batch; returns its loss. Gradients of the parts add up to the batch's.
+
+        at: the examples of the whole batch; parts: pictures and examples of this process's micro-batches.
+        """
+        settings = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        counted = float(self.mask[at].sum())
+        found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss; processes that lacked memory
+        try:
+            for x, examples in parts:
+                with self.learner.autocast(self.device):
+                    logits = self.forward(x)
+                loss = masked_loss(
+                    logits, self.target[examples], self.mask[examples], counted, settings.label_smoothing,
+                    self.positive_weights,
+                )  # fmt: skip
+                with holding_statistics():
+                    loss.backward()
+                found[0] += loss.detach()
+        except torch.OutOfMemoryError:
+            found[1] += 1
+        self.processes.add_up(found)
+        value, short = found.tolist()
+        if short:
+            raise _TooLarge
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} in epoch {self.state.epoch + 1}; the last checkpoint is kept. "
+                f"Images of the batch: {', '.join(map(str, self.train.image_id[at]))}"
+            )
+        self.processes.add_up_gradients(self.parameters)
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+        self.optimiser.step()
+        step_statistics(self.model, self.processes.add_up if self.processes.world > 1 else None)
+        if self.average is not None:
+            self.average.update(self.model)
+        return value
+
+    def _validate(self) -> np.ndarray:
+        """Logits of the validation images, each computed by one process. Returns float32 (image, finding)."""
+        mine = np.array_split(np.arange(len(self.validate)), self.processes.world)[self.processes.rank]
+        logits = self.learner.logits(
+            self.model, self.store, self.validate.rows[mine], self.device, self.micro.images, self.run.workers
+        )
+        return self.processes.gather(logits, mine, len(self.validate))
+
+    def _end_of_epoch(self) -> None:
+        """Validate, keep the best weights, note the epoch and write a checkpoint."""
+        state, settings, validate = self.state, self.settings, self.validate
+        clock = time.monotonic()
+        if self.average is not None:
+            self.average.swap(self.model)
+        logits = self._validate()
+        score = mean_auroc(logits, validate.target.numpy(), validate.mask.numpy())
+        # NaN (no finding with both classes) never beats, but the first epoch always counts.
+        if state.best_weights is None or score > state.best_auroc:
+            state.best_auroc, state.best_epoch = score, state.epoch + 1
+            state.best_weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        if self.average is not None:
+            self.average.swap(self.model)
+        validation_loss = masked_loss(
+            torch.from_numpy(logits), validate.target, validate.mask, float(validate.mask.sum())
+        )
+        state.epoch_s += time.monotonic() - clock
+        state.peak_memory_mb = max(state.peak_memory_mb, _peak_memory_mb(self.device))
+        row = {
+            "epoch": state.epoch + 1,
+            "train_loss": state.loss_sum / self.updates_per_epoch,
+            "validation_loss": float(validation_loss),
+            "validation_auroc": score,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "seconds": state.epoch_s,
+            "images_per_second": self.updates_per_epoch * settings.batch_images / state.epoch_s,
+            "loader_wait_fraction": state.epoch_wait_s / state.epoch_s,
+        }
+        state.history = (*state.history, row)
+        state.seconds, state.wait_s = state.seconds + state.epoch_s, state.wait_s + state.epoch_wait_s
+        self._add_energy()
+        state.epoch, state.update, state.loss_sum, state.epoch_s, state.epoch_wait_s = state.epoch + 1, 0, 0.0, 0.0, 0.0
+        self.save()
+        self.saved_at = time.monotonic()
+        logger.info(
+            "epoch %d/%d  loss %.4f  validation loss %.4f  mean AUROC %.4f  %.1f images/s  loader wait %.0f %%  "
+            "%.0f s left",
+            state.epoch, settings.epochs, row["train_loss"], row["validation_loss"], score, row["images_per_second"],
+            100 * row["loader_wait_fraction"], row["seconds"] * (settings.epochs - state.epoch),
+        )  # fmt: skip
+        if self.processes.first:
+            write_events(self.folder / EVENTS, row)
+
+    def _add_energy(self) -> None:
+        used = self.meter.take()
+        if used is not None:
+            self.state.energy_j = (self.state.energy_j or 0.0) + self.processes.total(used)
+
+    def write_outputs(self, identity: dict[str, Any]) -> None:
+        """Write the best epoch's weights, the history and what it cost."""
+        folder, state, settings = self.folder, self.state, self.settings
+        with atomic.replacing(folder / WEIGHTS) as temporary:
+            save_weights(self.model, temporary)
+        self.learner.write(folder / RECORD)
+        with atomic.replacing(folder / HISTORY) as temporary, temporary.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, list(state.history[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(state.history)
+        on_gpu, world = self.device.type == "cuda", self.processes.world
+        cost = {
+            "seconds": round(state.seconds, 3),
+            "gpu_seconds": round(state.seconds * world, 3) if on_gpu else None,
+            "energy_j": None if state.energy_j is None else round(state.energy_j),
+            "images": state.images,
+            "images_per_second": round(state.images / state.seconds, 3),
+            "loader_wait_s": round(state.wait_s, 3),
+            "peak_memory_mb": round(state.peak_memory_mb, 1),
+            "device": self.micro.device_name,
+            "devices": world,
+            "micro_batch_images": self.micro.images,
+            "recompute": self.micro.way.recompute,
+            "channels_last": self.micro.memory_format == torch.channels_last,
+            "threads": torch.get_num_threads(),
+            "interruptions": state.interruptions,
+            "train_images": len(self.train),
+            "best_epoch": state.best_epoch,
+            "epochs": state.epoch,
+            # A best epoch in the last tenth of the budget says that more epochs might have helped.
+            "converged": state.best_epoch <= settings.epochs - max(1, settings.epochs // 10),
+            "best_validation_auroc": state.best_auroc if np.isfinite(state.best_auroc) else None,
+            "identity": identity,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+        }
+        atomic.write_json(folder / COST, cost)
+        logger.info(
+            "best epoch %d of %d, mean validation AUROC %.4f, %.0f s", state.best_epoch, state.epoch, state.best_auroc,
+            state.seconds,
+        )  # fmt: skip
+
+
+def write_events(folder: Path, row: dict[str, float]) -> None:
+    """Add an epoch's row of the history to TensorBoard's event files; one that is written again replaces itself."""
+    from torch.utils.tensorboard import SummaryWriter  # imports much
+
+    epoch = int(row["epoch"])
+    with SummaryWriter(str(folder), purge_step=epoch) as writer:
+        for key, value in row.items():
+            if key != "epoch":
+                writer.add_scalar(key, value, epoch)
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+
+
+def run_as_job(train: Callable[[], None]) -> None:
+    """Run a training as a process: an interruption ends it with INTERRUPTED_STATUS."""
+    try:
+        train()
+    except Interrupted as stopped:
+        logger.warning("%s; run again to go on.", stopped)
+        sys.exit(INTERRUPTED_STATUS)

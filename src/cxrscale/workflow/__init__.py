@@ -1,0 +1,1 @@
+"""What faces the workflow: the configuration, where results lie, and why stages run. Imports no torch."""

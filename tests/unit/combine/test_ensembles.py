@@ -1,0 +1,183 @@
+"""Ensembles within a fold, and their gains averaged over folds and seeds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from cxrscale.combine.contracts import ALL, COEFFICIENTS, CONTROL, GAINS, PRIMARY, STACKED, WEIGHTS
+from cxrscale.combine.ensembles import ALL_METHODS, StackingSettings
+from cxrscale.combine.stack import stack
+from cxrscale.common import tables
+from cxrscale.evaluate.auroc import auroc
+from cxrscale.evaluate.metrics import MEAN
+
+SETTINGS = StackingSettings(tolerance=1e-8, weight_replicates=100, replicates=200, confidence=0.95, seed=0)
+N = 400
+TARGET = np.arange(N) % 2
+NOISE = np.random.default_rng(1).normal(0, 1, (4, N))
+SPLIT = np.array(["validate", "combine", "test", "test"])[np.arange(N) // 2 % 4]
+
+
+@pytest.fixture
+def predictions(write_predictions):
+    """Only (a, 512) sees anything. Rare has no positive image in combine, Never none at all."""
+    rare = np.where(SPLIT == "combine", 0, TARGET)
+    paths = {}
+    for k, (model, r) in enumerate([("a", 256), ("a", 512), ("b", 256), ("b", 512)]):
+        logit = NOISE[k] + (4 * TARGET - 2 if (model, r) == ("a", 512) else 0)
+        paths[model, r, 0, 0] = write_predictions(
+            f"{model}{r}", SPLIT, np.arange(N) // 2, {"Edema": logit, "Rare": logit, "Never": logit},
+            {"Edema": TARGET, "Rare": rare, "Never": [0] * N},
+        )  # fmt: skip
+    return paths
+
+
+def test_weights_land_on_the_learner_that_sees(predictions, tmp_path):
+    frames = stack(predictions, {0: "combine"}, SETTINGS)
+    weights, scored = frames["weights"], frames["stacked"]
+    at = weights.set_index(["ensemble", "finding", "model", "resolution_px"])
+    assert at["weight"]["a", "Edema", "a", 512] > 0.9
+    assert at["weight"][ALL, "Edema", "a", 512] > 0.9
+    assert at["lower"][ALL, "Edema", "a", 512] > 0.8
+    assert weights.groupby(["ensemble", "finding"])["weight"].sum().tolist() == pytest.approx([1.0] * 9)
+    fitted = weights[weights["reason"].isna()]
+    assert (fitted["lower"] <= fitted["weight"] + 1e-9).all()
+    assert (fitted["weight"] <= fitted["upper"] + 1e-9).all()
+    assert (fitted["gap"] <= 1e-8).all()
+    rare = weights[(weights["finding"] == "Rare") & (weights["ensemble"] == ALL)]
+    assert rare["weight"].tolist() == [0.25] * 4
+    assert set(rare["reason"]) == {"no positive image to fit on"}
+    assert rare["lower"].isna().all()
+
+    row = scored.set_index(["ensemble", "finding", "method"])
+    assert row["learner"][ALL, "Edema", "best_single"] == "a-512"
+    assert row["gain"]["a", "Edema", "best_single"] == 0
+    for method in ALL_METHODS[1:]:
+        one = row.loc[("a", "Edema", method)]
+        assert one["gain"] == pytest.approx(one["auroc"] - row["auroc"]["a", "Edema", "best_single"])
+        assert one["gain_lower"] <= one["gain"] <= one["gain_upper"]
+        assert row["auroc"][ALL, "Rare", method] == row["auroc"][ALL, "Rare", "mean"]  # nothing to fit on
+    never = scored[scored["finding"] == "Never"]
+    assert len(never) == 3 * len(ALL_METHODS)
+    assert never["auroc"].isna().all()
+    assert set(never["reason"]) == {"no positive image"}
+    mean = row.loc[(ALL, MEAN, "softmax")]  # of the two findings that have a value
+    assert mean["auroc"] == pytest.approx(row["auroc"].loc[ALL, ["Edema", "Rare"], "softmax"].mean())
+    assert mean["log_loss"] == pytest.approx(row["log_loss"].loc[ALL, ["Edema", "Rare"], "softmax"].mean())
+
+    for table in (WEIGHTS, COEFFICIENTS, STACKED, GAINS, CONTROL):
+        tables.write(table, frames[table.name], tmp_path / f"{table.name}.csv")
+        assert len(tables.read(table, tmp_path / f"{table.name}.csv")) == len(frames[table.name]) > 0
+
+
+def test_the_weighted_mean_of_probabilities_is_what_is_scored(predictions):
+    frames = stack(predictions, {0: "validate"}, SETTINGS)
+    weights, scored = frames["weights"], frames["stacked"]
+    edema = weights[(weights["finding"] == "Edema") & (weights["ensemble"] == "b")]["weight"].to_numpy()
+    mixed = edema @ expit(NOISE[2:].astype(np.float32).astype(float))[:, SPLIT == "test"]
+    target = TARGET[SPLIT == "test"]
+    row = scored.set_index(["ensemble", "finding", "method"])
+    assert row["auroc"]["b", "Edema", "softmax"] == pytest.approx(auroc(mixed, target))
+    expected = -np.log(np.where(target > 0, mixed, 1 - mixed)).mean()
+    assert row["log_loss"]["b", "Edema", "softmax"] == pytest.approx(expected)
+
+
+def test_a_single_model_has_no_ensemble_of_all(predictions):
+    frames = stack({k: v for k, v in predictions.items() if k[0] == "b"}, {0: "combine"}, SETTINGS)
+    for name in ("weights", "coefficients", "stacked", "gains"):
+        assert set(frames[name]["ensemble"]) == {"b"}
+
+
+def test_one_resolution_is_combined_with_nothing(predictions):
+    frames = stack({("a", 512, 0, 0): predictions["a", 512, 0, 0]}, {0: "combine"}, SETTINGS)
+    assert frames["weights"]["weight"].tolist() == [1, 1, 1]
+    assert frames["weights"]["reason"].notna().all()
+    edema = frames["gains"][frames["gains"]["finding"] == "Edema"]
+    assert (edema["gain"] == 0).all()
+    assert edema["p"].isna().all()
+    assert edema["reason"].notna().all()
+    assert set(frames["control"]["reason"]) == {"one resolution only: nothing is combined"}
+
+
+@pytest.fixture
+def study(write_predictions):
+    """Two folds with other patients, two seeds, resolutions 256 and 512 that see halves of it. Returns (combine and
+    test targets to lay over) -> predictions."""
+
+    def make(name="", test=None, combine=None):
+        paths = {}
+        for fold in (0, 1):
+            target = np.random.default_rng(fold).integers(0, 2, N)
+            shown = target.copy()
+            if test is not None:
+                shown[SPLIT == "test"] = test
+            if combine is not None:
+                shown[SPLIT == "combine"] = combine
+            for r in (256, 512):
+                for seed in (0, 1):
+                    rng = np.random.default_rng([fold, r, seed])
+                    odds = {f: (2 * target - 1) * 0.7 + rng.normal(0, 1, N) for f in ("A", "B")}
+                    paths["a", r, fold, seed] = write_predictions(
+                        f"{name}{r}-{fold}-{seed}", SPLIT, 1000 * fold + np.arange(N) // 2, odds,
+                        {"A": shown, "B": 1 - shown if test is None and combine is None else shown},
+                    )  # fmt: skip
+        return paths
+
+    return make
+
+
+BOTH = {0: "combine", 1: "combine"}
+
+
+def test_gains_are_averaged_over_folds_and_seeds_with_holm_for_the_primary_method(study):
+    frames = stack(study(), BOTH, SETTINGS)
+    each = frames["stacked"].set_index(["finding", "method", "fold", "seed"])["auroc"].sort_index()
+    gains = frames["gains"].set_index(["finding", "method", "against"])
+    for finding in ("A", "B", MEAN):
+        row = gains.loc[finding, "softmax", "best_single"]
+        assert row["n_pairs"] == 4
+        assert row["n_learners"] == 2
+        assert row["auroc"] == pytest.approx(each[finding, "softmax"].mean())
+        assert row["gain"] == pytest.approx((each[finding, "softmax"] - each[finding, "best_single"]).mean())
+        assert row["lower"] < row["gain"] < row["upper"]
+        # The bootstrap and the clustered variance are two ways to the same interval.
+        width = row["upper"] - row["lower"]
+        assert row["boot_upper"] - row["boot_lower"] == pytest.approx(width, rel=0.3)
+        by_fold = (each[finding, "softmax"] - each[finding, "best_single"]).unstack("seed")
+        assert row["sd_seeds"] == pytest.approx(np.sqrt(by_fold.var(axis=1).mean()))
+    p, corrected = (gains.loc[[(f, PRIMARY, "best_single") for f in "AB"], name] for name in ("p", "p_holm"))
+    assert corrected.min() == pytest.approx(min(1, 2 * p.min()))
+    assert corrected.max() == pytest.approx(max(corrected.min(), p.max()))
+    rows = frames["gains"]
+    assert rows["p_holm"][(rows["method"] != PRIMARY) | (rows["finding"] == MEAN)].isna().all()
+
+
+def test_nothing_is_fitted_on_test(study):
+    changed = np.random.default_rng(9).integers(0, 2, (SPLIT == "test").sum())
+    before, after = stack(study("x", test=1 - changed), BOTH, SETTINGS), stack(study("y", test=changed), BOTH, SETTINGS)
+    for name in ("weights", "coefficients"):
+        pd.testing.assert_frame_equal(before[name], after[name])
+    for column in ("chosen_px", "n_learners"):
+        pd.testing.assert_series_equal(before["control"][column], after["control"][column])
+    singles = [f["stacked"]["learner"].dropna() for f in (before, after)]
+    pd.testing.assert_series_equal(*singles)
+    assert not before["stacked"]["auroc"].equals(after["stacked"]["auroc"])
+    refitted = stack(study("z", combine=np.arange((SPLIT == "combine").sum()) % 2), BOTH, SETTINGS)
+    assert not refitted["weights"]["weight"].equals(before["weights"]["weight"])
+
+
+def test_learners_that_are_alike_are_warned_of(write_predictions):
+    paths = {}
+    n = 4 * N
+    target, half = np.arange(n) % 2, np.arange(n) // 8 % 2  # which half of the patients a resolution sees
+    for r, sees in ((256, half), (512, half), (1024, 1 - half)):
+        logit = (2 * target - 1) * np.where(sees, 2.5, 0.3) + 0.3 * np.tile(NOISE[0], 4)
+        paths["a", r, 0, 0] = write_predictions(
+            f"{r}", np.tile(SPLIT, 4), np.arange(n) // 2, {"A": logit}, {"A": target}
+        )
+    row = stack(paths, {0: "combine"}, SETTINGS)["weights"].set_index("resolution_px")
+    assert row["warning"][256] == "a at 512 px takes its place without a visible loss"
+    assert row["warning"][512] == "a at 256 px takes its place without a visible loss"
+    assert pd.isna(row["warning"][1024])
+    assert row["lower"][1024] > 0.2

@@ -1,0 +1,483 @@
+import csv
+import json
+import math
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cxrscale.common.errors import StudyError
+from cxrscale.train import training
+from cxrscale.train.distributed import Processes
+from cxrscale.train.learner import Learner
+from cxrscale.train.loader import select_examples
+from cxrscale.train.models import build_model
+from cxrscale.train.training import (
+    INTERRUPTED_STATUS,
+    OUTPUTS,
+    Interrupted,
+    RunSettings,
+    TrainingSettings,
+    mean_auroc,
+    run_as_job,
+    train_learner,
+)
+
+#: 32 images to train on: four updates an epoch.
+SETTINGS = TrainingSettings(
+    epochs=2, batch_images=8, norm_group_images=4, optimiser="adam", learning_rate=2e-3, weight_decay=0.0,
+    schedule="cosine", flip_probability=0.5, rotation_degrees=15.0, mean=0.4, standard_deviation=0.2,
+)  # fmt: skip
+CPU = torch.device("cpu")
+ALONE = Processes(0, 1, CPU)
+
+
+@pytest.fixture
+def train(small_store, reader):
+    def run(folder, settings=SETTINGS, **changed):
+        arguments = {
+            "folder": folder, "model_name": "test_resnet", "resolution_px": 32, "seed": 1, "settings": settings,
+            "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
+            "processes": ALONE,
+        }  # fmt: skip
+        how = {k: changed.pop(k) for k in list(changed) if k in RunSettings.__dataclass_fields__}
+        train_learner(**(arguments | {"run": RunSettings(**how)} | changed))
+
+    return run
+
+
+def history(folder, without=("seconds", "images_per_second", "loader_wait_fraction")):
+    """The history without what depends on the clock."""
+    with (folder / "history.csv").open() as handle:
+        return [{k: float(v) for k, v in row.items() if k not in without} for row in csv.DictReader(handle)]
+
+
+def weights(folder) -> bytes:
+    return (folder / "weights.safetensors").read_bytes()
+
+
+def logits_of(folder, reader, examples):
+    """Logits as whoever uses the learner's folder computes them."""
+    learner = Learner.read(folder / "learner.json")
+    network = learner.network(folder / "weights.safetensors", CPU)
+    return learner.logits(network, reader, examples.rows, CPU, batch_images=3, workers=0)
+
+
+def stop_after(monkeypatch, *updates):
+    """Send this process a SIGTERM in the middle of the run's updates of these numbers, from 1."""
+    original, done = training._Training._update, []
+
+    def update(*args):
+        loss = original(*args)
+        done.append(1)
+        if len(done) in updates:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(training._Training, "_update", update)
+    return done
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_store, tmp_path_factory):
+    """A learner trained in one go."""
+    from cxrscale.store.reader import StoreReader
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train_learner(
+        folder=folder, model_name="test_resnet", resolution_px=32, seed=1, settings=SETTINGS,
+        targets=small_store.targets, store=StoreReader(small_store.folder), weights=None, inputs_digest="inputs",
+        run=RunSettings(), processes=ALONE,
+    )  # fmt: skip
+    return folder
+
+
+def test_mean_auroc_leaves_out_findings_of_one_class_and_masked_images():
+    logits = np.array([[0.1, 5, 1], [0.2, 6, 2], [0.3, 7, 3], [0.4, 8, 4.0]])
+    target = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0], [1, 1, 1.0]])
+    mask = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1.0]])
+    assert mean_auroc(logits, target, mask) == pytest.approx((0.75 + 1.0) / 2)
+    assert math.isnan(mean_auroc(logits[:, 1:2], target[:, 1:2], mask[:, 1:2]))
+
+
+def gradient_of(monkeypatch, train, folder, settings, **how):
+    """Gradient and loss of the first update, and the running statistics after it."""
+    found = []
+
+    class Seen(Exception):  # noqa: N818
+        pass
+
+    def update(self, at, parts, rate):
+        self.optimiser.step = lambda: None
+        loss = original(self, at, parts, rate)
+        found.append((torch.cat([p.grad.flatten() for p in self.parameters]), loss, dict(self.model.named_buffers())))
+        raise Seen
+
+    original = training._Training._update
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "_update", update)
+        with pytest.raises(Seen):
+            train(folder, settings, **how)
+    return found[0]
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "densenet121"])
+@pytest.mark.parametrize("kind", ["groups", "frozen"])
+def test_the_micro_batch_changes_gradient_and_statistics_by_rounding_alone(train, tmp_path, monkeypatch, name, kind):
+    settings = replace(SETTINGS, batch_images=16, normalisation=kind)
+    runs = [
+        gradient_of(monkeypatch, train, tmp_path / f"{n}{recompute}", settings, model_name=name, micro_batch_images=n,
+                    recompute=recompute)
+        for n, recompute in ((16, False), (8, False), (4, False), (4, True))
+    ]  # fmt: skip
+    gradient, loss, buffers = runs[0]
+    assert gradient.norm() > 0.01
+    for other, other_loss, other_buffers in runs[1:]:
+        # DenseNet's last statistics are over four values each, which magnifies rounding.
+        assert (other - gradient).norm() < (2e-3 if name == "densenet121" else 1e-4) * gradient.norm()
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        for key, value in buffers.items():
+            assert torch.allclose(other_buffers[key].float(), value.float(), rtol=1e-4, atol=1e-5), key
+
+
+def test_statistics_over_each_micro_batch_make_it_a_setting(train, tmp_path, monkeypatch):
+    settings = [replace(SETTINGS, normalisation="per_micro_batch", micro_batch_images=n) for n in (4, 8)]
+    first, second = (
+        gradient_of(monkeypatch, train, tmp_path / str(i), s, micro_batch_images=8)[0] for i, s in enumerate(settings)
+    )
+    groups = gradient_of(monkeypatch, train, tmp_path / "groups", SETTINGS)[0]
+    assert (first - groups).norm() < 1e-4 * groups.norm()  # groups of four, and micro-batches of four
+    assert (first - second).norm() > 0.01 * groups.norm()
+
+
+OPTIONS = {
+    "warm-up and clipping": {"warmup_epochs": 1.5, "clip_norm": 0.1},
+    "plateau": {"schedule": "plateau", "plateau_epochs": 1, "plateau_factor": 0.5},
+    "average": {"average_decay": 0.5},
+    "smoothing and weights": {"label_smoothing": 0.1, "positive_weights": "balanced"},
+    "AdamW": {"optimiser": "adamw", "weight_decay": 0.1},
+    "frozen": {"normalisation": "frozen"},
+    "synchronised": {"normalisation": "synchronised"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_matters_and_goes_on_after_a_stop_to_the_bit(train, undisturbed, tmp_path, monkeypatch, name):
+    settings = replace(SETTINGS, **OPTIONS[name])
+    train(tmp_path / "whole", settings)
+    assert weights(tmp_path / "whole") != weights(undisturbed)
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", settings)
+    train(tmp_path / "parts", settings)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert history(tmp_path / "parts") == history(tmp_path / "whole")
+
+
+def test_early_stopping_ends_a_training_before_its_budget(train, tmp_path):
+    """With a learning rate that is nearly nothing, the first epoch stays the best or a tie."""
+    train(tmp_path, replace(SETTINGS, epochs=9, learning_rate=1e-12, early_stopping_epochs=2, schedule="constant"))
+    assert len(history(tmp_path)) < 9
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert cost["epochs"] == len(history(tmp_path)) == cost["best_epoch"] + 2
+
+
+def test_event_files_hold_the_history(undisturbed):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(undisturbed / "tensorboard")).Reload()
+    assert "validation_auroc" in events.Tags()["scalars"]
+    values = [event.value for event in events.Scalars("train_loss")]
+    assert values == pytest.approx([row["train_loss"] for row in history(undisturbed)])
+
+
+def test_a_training_writes_weights_history_and_cost(undisturbed, small_store, reader):
+    assert {p.name for p in undisturbed.iterdir()} == {*OUTPUTS, "kept", "tensorboard"}
+    rows = history(undisturbed)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[-1]["learning_rate"] == pytest.approx(2e-3 * 0.5 * (1 + math.cos(math.pi * 7 / 8)))
+    cost = json.loads((undisturbed / "cost.json").read_text())
+    assert cost["images"] == 2 * 32
+    assert cost["train_images"] == 32
+    assert cost["interruptions"] == 0
+    assert cost["threads"] == 1
+    assert cost["identity"]["settings"]["batch_images"] == 8
+    best = max(rows, key=lambda row: row["validation_auroc"])
+    assert cost["best_epoch"] == best["epoch"]
+    assert cost["best_validation_auroc"] == pytest.approx(best["validation_auroc"])
+    assert cost["converged"] == (best["epoch"] == 1)
+    # The weights are those of the best epoch: their AUROC is the one that history states.
+    examples = select_examples(small_store.targets, reader, "validate")
+    logits = logits_of(undisturbed, reader, examples)
+    assert mean_auroc(logits, examples.target.numpy(), examples.mask.numpy()) == pytest.approx(best["validation_auroc"])
+
+
+def test_what_can_be_seen_is_learned(train, tmp_path, small_store, reader):
+    train(tmp_path, replace(SETTINGS, epochs=8, learning_rate=5e-3))
+    examples = select_examples(small_store.targets, reader, "test")
+    logits = logits_of(tmp_path, reader, examples)
+    assert mean_auroc(logits[:, :1], examples.target[:, :1].numpy(), examples.mask[:, :1].numpy()) == 1.0
+
+
+@pytest.mark.parametrize("stops", [[2], [4], [1, 5], [7]], ids=str)
+def test_an_interrupted_training_goes_on_to_the_same_result_to_the_bit(
+    train, undisturbed, tmp_path, monkeypatch, stops
+):
+    """Four updates an epoch: a stop in its middle, at its very end, in both epochs, before the last update."""
+    done = stop_after(monkeypatch, *stops)
+    for stop in stops:
+        with pytest.raises(Interrupted, match="SIGTERM: checkpoint written"):
+            train(tmp_path)
+        assert len(done) == stop
+        assert (tmp_path / "checkpoint.pt").is_file()
+        torch.manual_seed(99)  # a new process starts with another random state
+    train(tmp_path)
+    assert len(done) == 8
+    assert weights(tmp_path) == weights(undisturbed)
+    assert history(tmp_path) == history(undisturbed)
+    assert json.loads((tmp_path / "cost.json").read_text())["interruptions"] == len(stops)
+    assert json.loads((tmp_path / "cost.json").read_text())["images"] == 64
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_no_bit(train, undisturbed, tmp_path, monkeypatch, workers):
+    """Also when it is stopped in the middle of an epoch."""
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train(tmp_path, workers=workers)
+    train(tmp_path, workers=workers)
+    assert weights(tmp_path) == weights(undisturbed)
+    assert history(tmp_path) == history(undisturbed)
+
+
+def test_random_numbers_drawn_in_training_go_on_too(train, tmp_path, monkeypatch):
+    """With dropout the weights depend on torch's random state, which the checkpoint must hold."""
+
+    def with_dropout(*args):
+        model = build_model(*args)
+        model.drop_rate = 0.5
+        return model
+
+    monkeypatch.setattr(training, "build_model", with_dropout)
+    one = replace(SETTINGS, epochs=1)
+    train(tmp_path / "whole", one)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", one)
+    torch.manual_seed(99)
+    train(tmp_path / "parts", one)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undisturbed, tmp_path, monkeypatch):
+    original, calls = training._Training._update, []
+
+    def update(*args):
+        calls.append(1)
+        if len(calls) == 7:
+            raise MemoryError
+        return original(*args)
+
+    monkeypatch.setattr(training._Training, "_update", update)
+    with pytest.raises(MemoryError):
+        train(tmp_path, checkpoint_s=0.0)  # a checkpoint after every update
+    train(tmp_path)
+    assert len(calls) == 6 + 1 + 2
+    assert weights(tmp_path) == weights(undisturbed)
+
+
+def test_the_same_training_is_brought_back_and_another_one_supersedes_it(train, tmp_path, monkeypatch):
+    one = replace(SETTINGS, epochs=1)
+    train(tmp_path, one)
+    first = weights(tmp_path)
+    for name in OUTPUTS:
+        (tmp_path / name).unlink()
+    done = stop_after(monkeypatch)
+    train(tmp_path, one)
+    assert done == []
+    assert weights(tmp_path) == first
+    train(tmp_path, one, seed=2)
+    assert len(done) == 4
+    assert weights(tmp_path) != first
+    superseded = list((tmp_path / "superseded").glob("*/weights.safetensors"))
+    assert [p.read_bytes() for p in superseded] == [first]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"inputs_digest": "other data"}, {"seed": 2}, {"settings": replace(SETTINGS, learning_rate=1e-3)}],
+    ids=["data or code", "seed", "settings"],
+)
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(train, tmp_path, monkeypatch, changed):
+    done = stop_after(monkeypatch, 2, 3)
+    with pytest.raises(Interrupted):
+        train(tmp_path)
+    with pytest.raises(Interrupted):
+        train(tmp_path, **changed)
+    assert len(done) == 3  # it began anew
+    assert len(list((tmp_path / "superseded").glob("*/checkpoint.pt"))) == 1
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=False)["state"]["update"] == 1
+
+
+def test_too_few_images_are_refused(train, tmp_path, small_store):
+    with pytest.raises(StudyError, match="32 images to train on and 8 to validate on, in batches of 40: too few"):
+        train(tmp_path, replace(SETTINGS, batch_images=40))
+    nothing = small_store.targets.replace({"split": {"validate": "test"}})
+    with pytest.raises(StudyError, match="and 0 to validate on"):
+        train(tmp_path, targets=nothing)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_images(train, tmp_path, monkeypatch):
+    original = training.decoded_batches
+    monkeypatch.setattr(training, "decoded_batches", lambda *a, **k: (x * float("nan") for x in original(*a, **k)))
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1; .*Images of the batch: image\d\d, "):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize(("wanted", "micro"), [(1, 8), (8, 8), (20, 16), (40, 16), (64, 16)])
+def test_micro_batches_are_whole_groups_that_divide_the_batch(train, tmp_path, wanted, micro):
+    settings = replace(SETTINGS, epochs=1, batch_images=16, norm_group_images=8)
+    train(tmp_path, settings, micro_batch_images=wanted)
+    assert json.loads((tmp_path / "cost.json").read_text())["micro_batch_images"] == micro
+
+
+def short_of_memory(monkeypatch, most):
+    """Let a forward pass of more than so many images run out of memory."""
+
+    def small(*args):
+        model = build_model(*args)
+        forward = model.forward
+
+        def limited(x):
+            if model.training and len(x) > most:
+                raise torch.OutOfMemoryError
+            return forward(x)
+
+        model.forward = limited
+        return model
+
+    monkeypatch.setattr(training, "build_model", small)
+
+
+def test_an_update_that_runs_out_of_memory_is_done_again_in_smaller_parts(train, undisturbed, tmp_path, monkeypatch):
+    train(tmp_path / "fours", micro_batch_images=4)
+    assert weights(tmp_path / "fours") != weights(undisturbed)  # by rounding
+    short_of_memory(monkeypatch, 4)
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "short", micro_batch_images=8)
+    found = torch.load(tmp_path / "short/checkpoint.pt", weights_only=False)["state"]["micro_batch"]
+    assert found["way"] == [4, False]
+    short_of_memory(monkeypatch, 4)
+    monkeypatch.setattr(training.MicroBatch, "shrink", lambda self: pytest.fail("it was not remembered"))
+    train(tmp_path / "short", micro_batch_images=8)
+    assert weights(tmp_path / "short") == weights(tmp_path / "fours")
+    assert history(tmp_path / "short") == history(tmp_path / "fours")
+    assert json.loads((tmp_path / "short/cost.json").read_text())["micro_batch_images"] == 4
+
+
+def test_a_group_that_does_not_fit_even_with_recomputing_ends_the_training(train, tmp_path, monkeypatch, caplog):
+    short_of_memory(monkeypatch, 3)
+    with pytest.raises(StudyError, match="not even 4 images of 32 px fit into the memory of cpu"):
+        train(tmp_path, micro_batch_images=8, recompute=None)
+    assert [m for m in caplog.messages if "out of memory" in m] == [
+        f"cpu: out of memory with {n} images at once" for n in (8, 4, 8, 4)
+    ]
+
+
+def test_a_checkpoint_goes_on_in_another_memory_format(train, undisturbed, tmp_path, monkeypatch):
+    """The optimiser's moments must follow: a fused Adam misreads them silently otherwise."""
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        train(tmp_path, channels_last=True)
+    train(tmp_path, channels_last=False)
+    ours, whole = (load_file(folder / "weights.safetensors") for folder in (tmp_path, undisturbed))
+    for key, value in whole.items():
+        assert torch.allclose(ours[key].float(), value.float(), rtol=1e-3, atol=1e-4), key
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's own, about what it meets while compiling
+def test_a_compiled_model_learns_the_same(train, tmp_path):
+    one = replace(SETTINGS, epochs=1)
+    for compiled in (False, True):
+        train(tmp_path / str(compiled), one, compile=compiled, channels_last=True)
+    losses = [history(tmp_path / str(compiled))[0] for compiled in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+#: Trains in child processes that it forks, so that torch is imported once: undisturbed, and killed at random moments.
+KILLS = """
+import os, pickle, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from cxrscale.train import training
+arguments, folder = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
+
+def attempt(name, after_s=None, how=None):
+    child = os.fork()
+    if not child:
+        training.run_as_job(lambda: training.train_learner(folder=folder / name, **arguments))
+        os._exit(0)
+    if how is not None:
+        time.sleep(after_s)
+        os.kill(child, how)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+start = time.monotonic()
+assert attempt("undisturbed") == 0
+whole_s = time.monotonic() - start
+ends, moments = [], random.Random(int(sys.argv[3]))
+for number in range(8):
+    how = signal.SIGTERM if number % 4 == 3 else signal.SIGKILL
+    ends.append(attempt("killed", moments.uniform(0.05, 0.25) * whole_s, how))
+ends.append(attempt("killed"))
+print(*ends)
+"""
+
+
+def test_a_training_killed_at_random_moments_ends_with_the_same_bits(small_store, reader, tmp_path):
+    """Also with `kill -9`, and in the middle of writing a checkpoint, which is done after every update."""
+    arguments = {
+        "model_name": "test_resnet", "resolution_px": 32, "seed": 1, "settings": replace(SETTINGS, epochs=30),
+        "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
+        "processes": ALONE, "run": RunSettings(checkpoint_s=0.0),
+    }  # fmt: skip
+    (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
+    moments = str(np.random.default_rng().integers(2**31))
+    command = [sys.executable, "-c", KILLS, str(tmp_path / "arguments"), str(tmp_path), moments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    *ends, last = map(int, done.stdout.split())
+    assert ends.count(-signal.SIGKILL) >= 2, (moments, ends)
+    assert set(ends) <= {-signal.SIGKILL, INTERRUPTED_STATUS, 0}
+    assert last == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "undisturbed"), moments
+    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
+
+
+def test_an_interruption_ends_the_process_with_its_own_status():
+    def interrupted():
+        raise Interrupted("SIGTERM")
+
+    with pytest.raises(SystemExit) as ended:
+        run_as_job(interrupted)
+    assert ended.value.code == INTERRUPTED_STATUS == 75
+
+
+def test_signals_are_as_before_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with training.StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop.signal == signal.SIGUSR1
+    assert signal.getsignal(signal.SIGTERM) is before
