@@ -85,7 +85,7 @@ def stages(data: Path, out: Path) -> dict[str, dict[str, object]]:
             "output": output("labels"),
             "params": {"labels_source": "chexpert", "test_source": "same", "findings": None, "exact_ids": False},
         },
-        "index_images": common | {"output": output("images"), "params": {"shards": 256, "exact_ids": False}},
+        "list_images": common | {"output": output("images"), "params": {"shards": 256, "exact_ids": False}},
         "check_inputs": common
         | {
             "input": tables | {"boxes": []},

@@ -8,18 +8,13 @@ import pandas as pd
 from PIL import Image, ImageFilter
 
 from cxrscale.common import tables
-from cxrscale.data.synthetic import Planted, SyntheticSettings, draw
-from cxrscale.store.pixels import Accepted, Filter, decode_native, encode
+from cxrscale.data.settings import Planted, SyntheticSettings
+from cxrscale.data.synthetic import draw
+from cxrscale.store.contracts import INDEX
+from cxrscale.store.pixels import decode_native, encode
 from cxrscale.store.reader import StoreReader
-from cxrscale.store.shards import (
-    MANIFEST,
-    MANIFEST_FILE,
-    BaseSettings,
-    downscale_shard,
-    ingest_shard,
-    list_shards,
-    shard_name,
-)
+from cxrscale.store.settings import Accepted, BaseSettings, Filter
+from cxrscale.store.shards import INDEX_FILE, downscale_shard, index_shards, ingest_shard, shard_name
 
 
 def native_files(
@@ -95,5 +90,5 @@ def make_stores(
     if smaller:
         downscale_shard(paths[base], {size: paths[size] for size in smaller}, filter_, quality)
     for size, path in paths.items():
-        tables.write(MANIFEST, list_shards([path], size, "stretch"), path.parent / MANIFEST_FILE)
+        tables.write(INDEX, index_shards([path], size, "stretch"), path.parent / INDEX_FILE)
     return {size: StoreReader(path.parent) for size, path in paths.items()}

@@ -20,14 +20,16 @@ from pictures import native_files
 from PIL import Image
 
 from cxrscale.common import tables
-from cxrscale.store.pixels import Filter, use_one_thread
-from cxrscale.store.shards import MANIFEST, BaseSettings, downscale_shard, ingest_shard, list_shards, shard_name
+from cxrscale.store.contracts import INDEX
+from cxrscale.store.pixels import use_one_thread
+from cxrscale.store.settings import BaseSettings, Filter
+from cxrscale.store.shards import downscale_shard, index_shards, ingest_shard, shard_name
 
 BASE, SMALLER, QUALITY = 2048, (1024, 512, 256), 95
 
 
 def make_store(files: list[Path], folder: Path, filter_: Filter, shard: int = 0) -> None:
-    """All stages of the store for one shard: native files to base, base to smaller, manifests."""
+    """All stages of the store for one shard: native files to base, base to smaller, indexes."""
     ids = [f"{number:04d}" for number in range(len(files))]
     paths = [str(path.absolute()) for path in files]
     images = pd.DataFrame({"image_id": ids, "path": paths, "shard": shard, "order": range(len(files))})
@@ -37,7 +39,7 @@ def make_store(files: list[Path], folder: Path, filter_: Filter, shard: int = 0)
     smaller = {size: folder / str(size) / name for size in SMALLER}
     downscale_shard(base, smaller, filter_, QUALITY)
     for size, path in {BASE: base, **smaller}.items():
-        tables.write(MANIFEST, list_shards([path], size, "stretch"), path.with_name(f"manifest-{shard}.parquet"))
+        tables.write(INDEX, index_shards([path], size, "stretch"), path.with_name(f"index-{shard}.parquet"))
 
 
 def usual_way(files: list[Path], folder: Path) -> None:

@@ -38,7 +38,8 @@ from cxrscale.store.reader import StoreReader
 from cxrscale.train.distributed import Processes
 from cxrscale.train.loader import LOAD_BYTES, PREFETCH
 from cxrscale.train.models import build_model
-from cxrscale.train.training import RunSettings, TrainingSettings, _Training
+from cxrscale.train.settings import RunSettings, TrainingSettings
+from cxrscale.train.training import _Training
 
 N_FINDINGS = 14
 THEIR_BATCH = {256: 50, 512: 20, 1024: 6, 2048: 1}

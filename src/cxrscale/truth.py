@@ -17,13 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrscale.combine.contracts import CHOSEN, CONTROL, GAINS, PRIMARY, WEIGHTS
+from cxrscale.combine.contracts import CONTROL, GAINS, PRIMARY, SCALE_WEIGHTS
 from cxrscale.common import tables
-from cxrscale.evaluate.comparison import CONFIRMATORY, DIFFERENCES, LEVELS, SUFFICIENT
-from cxrscale.evaluate.metrics import MEAN
-from cxrscale.evaluate.verdicts import BETTER_BELOW, EQUIVALENT, NEEDS
-from cxrscale.explain.field_size import FIELDS
-from cxrscale.explain.localisation import ALL_FINDINGS, ALL_SIZES, LOCALISATION
+from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES, CHOSEN, MEAN
+from cxrscale.evaluate.contracts import AUROC, BETTER_BELOW, CONFIRMATORY, DIFFERENCES, EQUIVALENT, NEEDS, SUFFICIENT
+from cxrscale.explain.contracts import FIELDS, LOCALISATION
 
 STRIPES = ("grating", "line")
 COARSE = ("heart", "effusion")
@@ -49,11 +47,11 @@ class Study:
         self.folder, self.margin = folder, margin
         self.planted = pd.read_csv(data / "planted.csv")
         comparison, stacking = folder / "comparison", folder / "stacking"
-        self.levels = tables.read(LEVELS, comparison / "auroc.csv")
+        self.levels = tables.read(AUROC, comparison / "auroc.csv")
         differences = tables.read(DIFFERENCES, comparison / "differences.csv")
         self.differences = differences[differences["kind"] == CONFIRMATORY]
         self.sufficient = tables.read(SUFFICIENT, comparison / "sufficient.csv")
-        self.weights = tables.read(WEIGHTS, stacking / "weights.csv")
+        self.weights = tables.read(SCALE_WEIGHTS, stacking / "weights.csv")
         gains = tables.read(GAINS, stacking / "gains.csv")
         self.gains = gains[(gains["method"] == PRIMARY) & (gains["against"] == "best_single")]
         control = tables.read(CONTROL, stacking / "control.csv")

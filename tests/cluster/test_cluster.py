@@ -127,7 +127,7 @@ def test_every_stage_is_a_job_with_what_it_asks_for(finished: Ran) -> None:
             assert record["ReqMem"] == f"{memory}M", record
             assert int(record["TimelimitRaw"]) == round(minutes), record
             assert record["AllocCPUS"] == "1", record
-    single = ("make_synthetic", "parse_labels", "index_images", "build_targets", "collect_quarantine")
+    single = ("make_synthetic", "parse_labels", "list_images", "build_targets", "collect_quarantine")
     for rule in (*single, "compare", "stack", "report"):
         assert of_rule(records, rule), rule
 

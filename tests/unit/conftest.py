@@ -11,8 +11,10 @@ from PIL import Image
 
 from cxrscale.common import tables
 from cxrscale.data.csv_files import assign_shards
+from cxrscale.store.contracts import INDEX
 from cxrscale.store.reader import StoreReader
-from cxrscale.store.shards import MANIFEST, BaseSettings, ingest_shard, list_shards, shard_name
+from cxrscale.store.settings import BaseSettings
+from cxrscale.store.shards import index_shards, ingest_shard, shard_name
 
 SIZE_PX, SHARDS, N_IMAGES = 32, 2, 48
 
@@ -51,7 +53,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> SmallStore:
         ingest_shard(
             images, s, root, settings, 0.0, path, folder / f"sample-{s}.parquet", folder / f"quarantine-{s}.csv"
         )
-    tables.write(MANIFEST, list_shards(paths, SIZE_PX, "stretch"), folder / "manifest.parquet")
+    tables.write(INDEX, index_shards(paths, SIZE_PX, "stretch"), folder / "index.parquet")
     targets = pd.DataFrame(
         {
             "image_id": ids,
@@ -77,7 +79,7 @@ def reader(small_store: SmallStore) -> StoreReader:
 def write_predictions(tmp_path: Path):
     """A function that writes a file of predictions: (name, split, patient, logits, targets) -> path. Each image is a
     study of its own, without view, unless these are given."""
-    from cxrscale.evaluate.predictions import PREDICTIONS
+    from cxrscale.evaluate.contracts import PREDICTIONS
 
     def write(name: str, split, patient, logits: dict, targets: dict, study=None, view=None) -> Path:
         n = len(patient)

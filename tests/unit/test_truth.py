@@ -4,10 +4,9 @@ import pandas as pd
 import pytest
 
 from cxrscale import truth
-from cxrscale.evaluate.metrics import MEAN
-from cxrscale.evaluate.verdicts import BETTER_BELOW, EQUIVALENT, NEEDS, UNDECIDED
-from cxrscale.explain.field_size import FIELDS
-from cxrscale.explain.localisation import LOCALISATION
+from cxrscale.common.rows import MEAN
+from cxrscale.evaluate.contracts import BETTER_BELOW, EQUIVALENT, NEEDS, UNDECIDED
+from cxrscale.explain.contracts import FIELDS, LOCALISATION
 from cxrscale.truth import Study
 
 PLANTED = {

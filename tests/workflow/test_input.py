@@ -131,7 +131,7 @@ def test_broken_image_is_quarantined_and_too_many_stop_the_run(tmp_path: Path) -
     assert table["image_id"].tolist() == ["i4"]
     assert "cannot be decoded" in table["reason"][0]
     for name in ("base", "16"):
-        assert len(pd.read_parquet(quarantine.parents[1] / name / "manifest.parquet")) == 29
+        assert len(pd.read_parquet(quarantine.parents[1] / name / "index.parquet")) == 29
 
     (folder / "own/images/7.png").unlink()
     result = snakemake(folder, "stores", "--forceall", config="own.yaml")

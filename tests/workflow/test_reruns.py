@@ -112,11 +112,11 @@ def test_new_config_key_and_new_data_set_rerun_nothing(study: Path, edit: Edit) 
 
 
 STORE = {
-    "index_images": 1,
+    "list_images": 1,
     "fingerprint_pictures": 1,
     "ingest_shard": 2,
     "collect_quarantine": 1,
-    "list_shards": 2,
+    "index_shards": 2,
     "measure_store": 2,
 }
 AFTER_IMAGES = STORE | {"downscale_together": 2, "check_inputs": 1} | TARGETS | LEARNERS | SPANNING
@@ -141,7 +141,7 @@ ONE_MORE_MODEL = f"models=[{{name: test_resnet, {WEIGHTS}}}, {{name: test_effici
         ),
         (
             ["--config", "resolutions_px=[32, 40, 48]"],
-            {"downscale_shard": 2, "list_shards": 1, "measure_store": 1} | dict.fromkeys(LEARNERS, 2) | SPANNING,
+            {"downscale_shard": 2, "index_shards": 1, "measure_store": 1} | dict.fromkeys(LEARNERS, 2) | SPANNING,
             {"train": "2 of 6: not made yet", "compare": "1 of 1: learners: 2 more"},
         ),
         (
@@ -250,8 +250,8 @@ def test_a_changed_stage_that_snakemake_would_leave_out_stops_with_what_to_do(st
     result = snakemake(study, "-n")
     assert result.returncode != 0
     assert re.search("the settings or code of .*ingest_shard.* changed, but Snakemake would plan that", result.stdout)
-    assert "`--until index_images` first, then without" in result.stdout
-    assert snakemake(study, "--until", "index_images").returncode == 0
+    assert "`--until list_images` first, then without" in result.stdout
+    assert snakemake(study, "--until", "list_images").returncode == 0
     plan = planned(study)
     assert plan["ingest_shard"] == 2
     assert plan["train"] == 4
@@ -389,7 +389,7 @@ def test_changed_sources_are_found_and_only_their_shard_is_made_again(study: Pat
     assert f"{replaced}, shard 1) has other bytes" in result.stdout
     assert "1 shards were moved to" in result.stdout
     jobs = planned(study)
-    made = {"ingest_shard": 1, "collect_quarantine": 1, "downscale_together": 1, "list_shards": 2, "measure_store": 2}
+    made = {"ingest_shard": 1, "collect_quarantine": 1, "downscale_together": 1, "index_shards": 2, "measure_store": 2}
     assert jobs == made | {"keep_together": 1, "check_pictures": 1} | LEARNERS | SPANNING
     assert snakemake(study, "stores").returncode == 0
 
@@ -410,8 +410,8 @@ def test_another_list_of_images_stops_before_anything_is_trained(study: Path) ->
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     rows.iloc[1:].to_csv(table, index=False)
     jobs = planned(study)
-    assert {"ingest_shard", "downscale_together", "list_shards"} & set(jobs) == set()
-    assert jobs["index_images"] == jobs["collect_quarantine"] == 1
+    assert {"ingest_shard", "downscale_together", "index_shards"} & set(jobs) == set()
+    assert jobs["list_images"] == jobs["collect_quarantine"] == 1
     result = snakemake(study)
     assert result.returncode != 0
     assert "1 in it are no longer named so" in result.stdout
@@ -540,7 +540,7 @@ def test_stopped_training_goes_on_to_the_same_weights(finished: Path, tmp_path: 
         given = {
             "folder": tmp_path / name, "log": tmp_path / f"{name}.log", "code": "x", "model": "test_resnet",
             "resolution-px": 48, "seed": 0, "settings": json.dumps(settings), "accelerator": "cpu",
-            "targets": finished / "results/tiny/targets/fold0.parquet", "manifest": store / "base/manifest.parquet",
+            "targets": finished / "results/tiny/targets/fold0.parquet", "index": store / "base/index.parquet",
         }  # fmt: skip
         script = str(finished / "workflow/scripts/train.py")
         return [sys.executable, script, *(part for key, value in given.items() for part in (f"--{key}", str(value)))]

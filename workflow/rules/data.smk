@@ -1,25 +1,27 @@
 # Data: the synthetic data set, labels, images and targets.
 # What reads csv files alone comes first (priority): it finds mistakes before hours of work that they make worthless.
 
-# Boxes around findings: an input where they are made here; others count by their content, as all csv files do.
-made_boxes = layout.source_path("boxes.csv") if study.dataset.synthetic else []
-given_boxes = Path(study.dataset.root) / study.cam.boxes if study.cam.boxes else None
-if given_boxes is not None and not given_boxes.is_file():
-    raise WorkflowError(f"cam.boxes: there is no file {given_boxes}; expected a csv below dataset.root, or null")
-has_boxes = bool(made_boxes or given_boxes)
-boxes_digest = provenance.file_digest(given_boxes) if given_boxes else None
+localrules:
+    targets,
+
+
+# Labels, targets and checks as the csv files alone give them; needs no image.
+rule targets:
+    input:
+        layout.notes("inputs"),
+        expand(layout.drawn_targets, fold=study.split.use_folds),
 
 
 if study.dataset.synthetic:
 
     rule make_synthetic:
         output:
-            source_files,
-            sums=layout.source_path("SHA256SUMS.txt"),
-            boxes=layout.source_path("boxes.csv"),
-            planted=layout.source_path("planted.csv"),
+            facts.made_csv,
+            sums=facts.made_pictures,
+            boxes=facts.made_boxes,
+            planted=facts.planted,
         log:
-            f"{logs}/make_synthetic.log",
+            f"{layout.logs}/make_synthetic.log",
         conda:
             "../../envs/cxrscale.yaml"
         resources:
@@ -36,12 +38,12 @@ if study.dataset.synthetic:
 
 rule parse_labels:
     input:
-        source_files,
+        facts.made_csv,
     output:
-        labels=layout.labels,
+        labels=layout.table("labels"),
         notes=layout.notes("labels"),
     log:
-        f"{logs}/parse_labels.log",
+        f"{layout.logs}/parse_labels.log",
     priority: 100
     conda:
         "../../envs/cxrscale.yaml"
@@ -49,27 +51,27 @@ rule parse_labels:
         mem_mb=3000,
         runtime=30,
     params:
-        code=code("parse_labels.py", modules=[lookup.module_name(study.dataset.format)]),
-        sources=source_digests["labels"],
-        labels_source=study.labels.source,
-        test_source=study.labels.test_source,
-        # MIMIC-CXR-JPG has 14 known findings; a manifest may have other columns.
-        findings=study.findings if study.dataset.format == "manifest" else None,
-        exact_ids=exact_ids,
+        code=code("parse_labels.py", modules=[study.format.module]),
+        sources=facts.label_digests,
+        label_source=study.chosen.label_source,
+        test_source=study.chosen.test_source,
+        # A format may know its findings; of another the columns named are read.
+        findings=None if study.format.findings else study.findings,
+        exact_ids=study.dataset.exact_ids,
     message:
         "Reading the labels of {config[dataset][name]}"
     script:
         "../scripts/parse_labels.py"
 
 
-rule index_images:
+rule list_images:
     input:
-        source_files,
+        facts.made_csv,
     output:
-        images=layout.images,
+        images=layout.table("images"),
         notes=f"{layout.store}/notes.csv",
     log:
-        f"{layout.store}/logs/index_images.log",
+        f"{layout.store}/logs/list_images.log",
     priority: 100
     conda:
         "../../envs/cxrscale.yaml"
@@ -77,25 +79,25 @@ rule index_images:
         mem_mb=3000,
         runtime=30,
     params:
-        code=code("index_images.py", modules=[lookup.module_name(study.dataset.format)]),
-        sources=source_digests["images"],
+        code=code("list_images.py", modules=[study.format.module]),
+        sources=facts.image_digests,
         shards=study.store.shards,
-        exact_ids=exact_ids,
+        exact_ids=study.dataset.exact_ids,
     message:
         "Listing the images of {config[dataset][name]}"
     script:
-        "../scripts/index_images.py"
+        "../scripts/list_images.py"
 
 
 rule check_inputs:
     input:
-        labels=layout.labels,
-        images=layout.images,
-        boxes=made_boxes,
+        labels=layout.table("labels"),
+        images=layout.table("images"),
+        boxes=facts.made_boxes,
     output:
         layout.notes("inputs"),
     log:
-        f"{logs}/check_inputs.log",
+        f"{layout.logs}/check_inputs.log",
     priority: 100
     conda:
         "../../envs/cxrscale.yaml"
@@ -106,11 +108,11 @@ rule check_inputs:
         code=code("check_inputs.py"),
         findings=study.findings,
         report={"findings": study.report.findings},
-        ignores_split=study.dataset.format == "manifest" and study.split.method == "kfold",
-        boxes=boxes_digest,
-        subgroups=subgroups_digest,
-        groups=study.evaluation.groups,
-        exact_ids=exact_ids,
+        ignores_split=study.format.official_split == "sometimes" and study.split.method == "kfold",
+        boxes=facts.boxes_digest,
+        subgroups=facts.subgroups_digest,
+        groups=study.file_groups,
+        exact_ids=study.dataset.exact_ids,
     message:
         "Looking for what the study names in {config[dataset][name]}"
     script:
@@ -119,13 +121,13 @@ rule check_inputs:
 
 rule build_targets:
     input:
-        labels=layout.labels,
-        images=layout.images,
+        labels=layout.table("labels"),
+        images=layout.table("images"),
     output:
-        targets=layout.drawn_targets(),
+        targets=layout.drawn_targets,
         notes=layout.notes("targets-fold{fold}"),
     log:
-        f"{logs}/build_targets/fold{{fold}}.log",
+        f"{layout.logs}/build_targets/fold{{fold}}.log",
     priority: 100
     conda:
         "../../envs/cxrscale.yaml"
@@ -137,23 +139,8 @@ rule build_targets:
         findings=study.findings,
         views=study.dataset.views,
         unread=study.labels.unread,
-        policy={
-            "default": {
-                "uncertain": study.labels.uncertain,
-                "missing": study.labels.missing,
-            },
-            "per_finding": {
-                finding: policy.model_dump(exclude_none=True) for finding, policy in study.labels.per_finding.items()
-            },
-        },
-        split={
-            "method": study.split.method,
-            "folds": study.split.folds,
-            "order": study.split.order,
-            "seed": study.split.seed,
-            "validate_fraction": study.split.validate_fraction,
-            "combine_fraction": study.split.combine_fraction,
-        },
+        policy=study.labels.policy(),
+        split=study.split.of_patients(),
     message:
         "Splitting patients and building targets of fold {wildcards.fold}"
     script:
@@ -162,14 +149,14 @@ rule build_targets:
 
 rule keep_together:
     input:
-        targets=layout.drawn_targets(),
+        targets=layout.drawn_targets,
         # Comes once the store was held against the data set's list of images: nothing is trained before.
-        shared=layout.shared,
+        shared=layout.table("shared"),
     output:
-        targets=layout.targets(),
+        targets=layout.table("targets"),
         notes=layout.notes("together-fold{fold}"),
     log:
-        f"{logs}/keep_together/fold{{fold}}.log",
+        f"{layout.logs}/keep_together/fold{{fold}}.log",
     priority: 100
     conda:
         "../../envs/cxrscale.yaml"

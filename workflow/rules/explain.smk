@@ -3,20 +3,20 @@
 
 rule erf:
     input:
-        **of_learner,
+        **layout.trained,
         initial=lambda w: layout.weights(w.model) or [],
-        targets=layout.targets(),
-        manifest=lambda w: layout.manifest(w.resolution),
+        targets=layout.table("targets"),
+        index=lambda w: layout.index(w.resolution),
     output:
-        sizes=f"{layout.learner()}/erf.csv",
-        maps=f"{layout.learner()}/erf.npz",
+        sizes=layout.table("erf"),
+        maps=layout.learner("erf.npz"),
     log:
-        f"{logs}/erf/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
+        layout.log("erf"),
     conda:
         "../../envs/cxrscale.yaml"
     threads: 1
     resources:
-        gpu=gpu,
+        gpu=study.gpu,
         mem_mb=8000,
         runtime=120,
     params:
@@ -30,18 +30,18 @@ rule erf:
 
 rule cam:
     input:
-        **of_learner,
-        targets=layout.targets(),
-        manifest=lambda w: layout.manifest(w.resolution),
+        **layout.trained,
+        targets=layout.table("targets"),
+        index=lambda w: layout.index(w.resolution),
     output:
-        f"{layout.learner()}/cam.npz",
+        layout.learner("cam.npz"),
     log:
-        f"{logs}/cam/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
+        layout.log("cam"),
     conda:
         "../../envs/cxrscale.yaml"
     threads: 1
     resources:
-        gpu=gpu,
+        gpu=study.gpu,
         mem_mb=8000,
         runtime=60,
     params:
@@ -56,25 +56,25 @@ rule cam:
 
 rule localise:
     input:
-        **of_learner,
-        targets=layout.targets(),
-        manifest=lambda w: layout.manifest(w.resolution),
-        boxes=made_boxes,
+        **layout.trained,
+        targets=layout.table("targets"),
+        index=lambda w: layout.index(w.resolution),
+        boxes=facts.made_boxes,
     output:
-        f"{layout.learner()}/localisation.csv",
+        layout.table("localisation"),
     log:
-        f"{logs}/localise/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log",
+        layout.log("localise"),
     conda:
         "../../envs/cxrscale.yaml"
     threads: 1
     resources:
-        gpu=gpu,
+        gpu=study.gpu,
         mem_mb=8000,
         runtime=240,
     params:
         code=code("localise.py"),
-        boxes=boxes_digest,
-        exact_ids=exact_ids,
+        boxes=facts.boxes_digest,
+        exact_ids=study.dataset.exact_ids,
         geometry=study.store.geometry,
         method=study.cam.method,
         images_per_finding=study.cam.localisation_images,
@@ -86,18 +86,15 @@ rule localise:
         "../scripts/localise.py"
 
 
-at_reference = [x for x in layout.learners() if x.resolution_px == study.reference_px]
-
-
 rule compare_fields:
     input:
-        fields=[f"{layout.learner(x.model, x.resolution_px, x.fold, x.seed)}/erf.csv" for x in at_reference],
-        differences=f"{layout.folder}/comparison/differences.csv",
+        fields=layout.tables("erf", resolution_px=study.reference_px),
+        differences=layout.table("differences"),
     output:
-        points=f"{layout.folder}/comparison/field_points.csv",
-        effect=f"{layout.folder}/comparison/field_effect.csv",
+        points=layout.table("field_points"),
+        effect=layout.table("field_effect"),
     log:
-        f"{logs}/compare_fields.log",
+        f"{layout.logs}/compare_fields.log",
     conda:
         "../../envs/cxrscale.yaml"
     resources:
@@ -105,10 +102,10 @@ rule compare_fields:
         runtime=15,
     params:
         code=code("compare_fields.py"),
-        models=[x.model for x in at_reference],
+        models=[model for model, px, _, _ in layout.learners if px == study.reference_px],
         resolutions={m.name: sorted(study.resolutions_px) for m in study.models},
         reference_px=study.reference_px,
-        evaluation=study.evaluation.model_dump(include={"replicates", "confidence", "seed"}),
+        evaluation=study.evaluation.bootstrap(),
     message:
         "Holding the size of fields against the effect of resolution"
     script:

@@ -1,113 +1,64 @@
 # The report: figures, one page to share, a local page with pictures and ids, a summary for the terminal.
+from dataclasses import asdict
+
+from cxrscale.workflow.protocol import protocol_rows
 
 TEMPLATES = [
-    SOURCE / "cxrscale" / "report" / "templates" / f"{name}.j2"
+    Path(workflow.basedir) / "src" / "cxrscale" / "report" / "templates" / f"{name}.j2"
     for name in ("report.html", "local.html", "parts.html", "style.css")
 ]
-PAPER = (
-    "epochs",
-    "batch_images",
-    "normalisation",
-    "norm_group_images",
-    "optimiser",
-    "learning_rate",
-    "schedule",
-    "flip_probability",
-    "rotation_degrees",
-    "mean",
-    "standard_deviation",
-)
-# Settings that the page's protocol table shows, beside the default protocol's: (name, here, default).
-PROTOCOL = {
-    "dataset": ("name", "format", "views", "ids"),
-    "labels": ("source", "test_source", "unread", "uncertain", "missing"),
-    "split": (
-        "method",
-        "folds",
-        "use_folds",
-        "order",
-        "seed",
-        "validate_fraction",
-        "combine_fraction",
-        "most_sharing_patients",
-    ),
-    "store": ("base_resolution_px", "geometry", "filter", "jpeg_quality", "upscale"),
-    # The paper's, and what was set; a setting at its default, added later, does not change the page.
-    "training": tuple(dict.fromkeys((*PAPER, *study.training.of_learner("", 0)))),
-    "evaluation": ("replicates", "confidence", "seed", "calibration_bins", "specificity", "groups"),
-    "comparison": ("margin_auroc", "joint_confidence", "least_patients", "native_at_least_px"),
-    "stacking": ("tolerance", "weight_replicates"),
-    "erf": ("images",),
-    "cam": ("images_per_finding", "method", "localisation_images", "box_sizes"),
-}
+# Every table that declares itself shown, as far as the study has it.
+shown = layout.shown(without=() if facts.boxes else ("localisation",))
 
 
-# name -> value, plain and without paths, of this study and of the default protocol.
-described, default = (
-    {
-        "synthetic data": s.dataset.synthetic is not None,
-        "findings": s.findings or "all of the data set",
-        "models": {
-            m.name: (
-                "random weights"
-                if m.weights is None
-                else getattr(m.weights, "timm_tag", None) or f"file {Path(m.weights.file).name}"
-            )
-            for m in s.models
-        },
-        "resolutions_px": sorted(s.resolutions_px),
-        "reference_px": s.reference_px,
-        "seeds": s.seeds,
-        **{f"{section}.{key}": getattr(getattr(s, section), key) for section, keys in PROTOCOL.items() for key in keys},
-        "dataset.views": s.dataset.views or "all",
-        "training.overrides": [o.model_dump(exclude_none=True) for o in s.training.overrides],
-        "labels.per_finding": {f: p.model_dump(exclude_none=True) for f, p in s.labels.per_finding.items()},
-    }
-    for s in (study, study_config.StudyConfig())
-)
+localrules:
+    all,
+    record_study,
+
+
+# The whole study.
+rule all:
+    default_target: True
+    input:
+        f"{layout.folder}/report/report.html",
+        # Asked for by name, since a missing file between others goes unseen: where shards were set aside, these are gone.
+        layout.tables("index"),
+
+
+# Where the study's results are, for whoever reads them by name (cxrscale.results).
+rule record_study:
+    output:
+        layout.record_file,
+    log:
+        f"{layout.logs}/record_study.log",
+    conda:
+        "../../envs/cxrscale.yaml"
+    params:
+        # No digest of code: the record says what the params say.
+        record=asdict(layout.record),
+    message:
+        "Recording where the study's results are"
+    script:
+        "../scripts/record_study.py"
 
 
 rule report:
     input:
-        metrics=layout.of_learners("metrics.csv"),
-        history=layout.of_learners("history.csv"),
+        **shown,
+        record=layout.record_file,
         cost=layout.of_learners("cost.json"),
-        fields=layout.of_learners("erf.csv"),
         field_maps=layout.of_learners("erf.npz"),
         activation=layout.of_learners("cam.npz"),
-        localisation=layout.of_learners("localisation.csv") if has_boxes else [],
-        field_points=f"{layout.folder}/comparison/field_points.csv",
-        field_effect=f"{layout.folder}/comparison/field_effect.csv",
-        levels=f"{layout.folder}/comparison/auroc.csv",
-        averages=f"{layout.folder}/comparison/averages.csv",
-        differences=f"{layout.folder}/comparison/differences.csv",
-        sufficient=f"{layout.folder}/comparison/sufficient.csv",
-        weights=f"{layout.folder}/stacking/weights.csv",
-        stacked=f"{layout.folder}/stacking/stacked.csv",
-        gains=f"{layout.folder}/stacking/gains.csv",
-        control=f"{layout.folder}/stacking/control.csv",
-        targets=[layout.targets(fold) for fold in study.split.use_folds],
-        notes=layout.all_notes(),
-        quarantine=f"{layout.store}/base/quarantine.csv",
-        manifest=f"{layout.store}/base/manifest.parquet",
-        stores=[f"{layout.resolution_folder(r)}/summary.csv" for r in sorted(study.resolutions_px)],
-        planted=layout.source_path("planted.csv") if study.dataset.synthetic else [],
-        boxes=made_boxes,
+        planted=facts.planted,
+        boxes=facts.made_boxes,
     output:
         report=f"{layout.folder}/report/report.html",
         summary=f"{layout.folder}/report/summary.txt",
         local=f"{layout.folder}/report/cam_local.html",
-        cam=f"{layout.folder}/report/local/cam.png",
-        auroc=f"{layout.folder}/report/figures/auroc.png",
-        differences=f"{layout.folder}/report/figures/differences.png",
-        cost=f"{layout.folder}/report/figures/cost.png",
-        weights=f"{layout.folder}/report/figures/weights.png",
-        erf=f"{layout.folder}/report/figures/erf.png",
-        field_effect=f"{layout.folder}/report/figures/field_effect.png",
-        localisation=f"{layout.folder}/report/figures/localisation.png" if has_boxes else [],
-        training=f"{layout.folder}/report/figures/training.png",
+        figures=directory(f"{layout.folder}/report/figures"),
+        local_figures=directory(f"{layout.folder}/report/local"),
     log:
-        f"{logs}/report.log",
+        f"{layout.logs}/report.log",
     conda:
         "../../envs/cxrscale.yaml"
     resources:
@@ -115,22 +66,19 @@ rule report:
         runtime=60,
     params:
         code=code("report.py", files=TEMPLATES),
-        learners=learner_keys,
-        folds=study.split.use_folds,
-        boxes=boxes_digest,
-        exact_ids=exact_ids,
+        tables=list(shown),
+        boxes=facts.boxes_digest,
+        exact_ids=study.dataset.exact_ids,
         settings={
-            "title": study.report.title,
             "study": study.study,
-            "findings": study.report.findings,
-            "patient_pictures": study.report.patient_pictures,
+            **asdict(study.report),
             "reference_px": study.reference_px,
             "margin_auroc": study.comparison.margin_auroc,
             "confidence": study.evaluation.confidence,
             "joint_confidence": study.comparison.joint_confidence,
             "geometry": study.store.geometry,
-            "native_at_least_px": native_at_least_px,
-            "settings": [[name, value, default[name]] for name, value in described.items()],
+            "native_at_least_px": study.native_at_least_px,
+            "settings": protocol_rows(study),
         },
     message:
         "Drawing figures and writing the report"

@@ -1,24 +1,26 @@
-# The image store: native files into base shards, base shards into each smaller resolution, a manifest of each.
+# The image store: native files into base shards, base shards into each smaller resolution, a index of each.
 
-base = f"{layout.store}/base"
-alone = r"|".join(
-    str(r) for r in study.resolutions_px if r not in [study.store.base_resolution_px, *study.together_px()]
-)
-# All resolutions see the same images: with store.upscale "exclude" none that the largest would enlarge.
-native_at_least_px = max(study.resolutions_px) if study.store.upscale == "exclude" else 0
-PIXELS = {"geometry": study.store.geometry, "filter": study.store.filter}
+# Made one by one, each once it is needed.
+alone = [r for r in study.resolutions_px if r not in [study.store.base_resolution_px, *study.together_px()]]
 
 
-# Of a synthetic data set, whose pictures are made here and may be made anew, the list of their checksums.
-made_pictures = layout.source_path("SHA256SUMS.txt") if study.dataset.synthetic else []
+localrules:
+    stores,
+
+
+# The image store at every resolution, held against the data set's list of images.
+rule stores:
+    input:
+        layout.tables("quarantine"),
+        layout.tables("index"),
 
 
 rule fingerprint_pictures:
     input:
-        made_pictures,
-        images=ancient(layout.images),
+        facts.made_pictures,
+        images=ancient(layout.table("images")),
     output:
-        layout.fingerprint,
+        layout.table("fingerprint"),
     log:
         f"{layout.store}/logs/fingerprint_pictures.log",
     conda:
@@ -38,16 +40,16 @@ rule fingerprint_pictures:
 
 rule ingest_shard:
     input:
-        made_pictures,
+        facts.made_pictures,
         # Before anything is ingested; compared each time the workflow starts.
-        ancient(layout.fingerprint),
+        ancient(layout.table("fingerprint")),
         # ancient: a new list of images reads no native file again. collect_quarantine holds the list against the
         # shards, and check_sources sets aside the shards whose images changed.
-        images=ancient(layout.images),
+        images=ancient(layout.table("images")),
     output:
-        shard=f"{base}/shard-{{shard}}.parquet",
-        sample=f"{base}/sample/shard-{{shard}}.parquet",
-        quarantine=f"{base}/quarantine/shard-{{shard}}.csv",
+        shard=f"{layout.base}/shard-{{shard}}.parquet",
+        sample=f"{layout.base}/sample/shard-{{shard}}.parquet",
+        quarantine=f"{layout.base}/quarantine/shard-{{shard}}.csv",
     log:
         f"{layout.store}/logs/ingest_shard/{{shard}}.log",
     conda:
@@ -57,12 +59,7 @@ rule ingest_shard:
         runtime=240,
     params:
         code=code("ingest_shard.py"),
-        settings={
-            **PIXELS,
-            "base_resolution_px": study.store.base_resolution_px,
-            "jpeg_quality": study.store.jpeg_quality,
-        },
-        accepted=study.store.accepted(),
+        settings=study.store.of_base(),
         shards=study.store.shards,
     message:
         "Reading the native images of shard {wildcards.shard}"
@@ -72,12 +69,12 @@ rule ingest_shard:
 
 rule collect_quarantine:
     input:
-        images=layout.images,
-        quarantine=expand(f"{base}/quarantine/shard-{{shard}}.csv", shard=layout.shards),
-        shards=expand(f"{base}/shard-{{shard}}.parquet", shard=layout.shards),
+        images=layout.table("images"),
+        quarantine=expand(f"{layout.base}/quarantine/shard-{{shard}}.csv", shard=layout.shards),
+        shards=expand(f"{layout.base}/shard-{{shard}}.parquet", shard=layout.shards),
     output:
-        quarantine=f"{base}/quarantine.csv",
-        shared=layout.shared,
+        quarantine=layout.table("quarantine"),
+        shared=layout.table("shared"),
     log:
         f"{layout.store}/logs/collect_quarantine.log",
     conda:
@@ -100,7 +97,7 @@ if study.together_px():
     # so that one more resolution touches nothing that exists.
     rule downscale_together:
         input:
-            f"{base}/shard-{{shard}}.parquet",
+            f"{layout.base}/shard-{{shard}}.parquet",
         output:
             **{f"px{r}": f"{layout.store}/{r}/shard-{{shard}}.parquet" for r in study.together_px()},
         log:
@@ -122,13 +119,13 @@ if study.together_px():
 
 rule downscale_shard:
     input:
-        f"{base}/shard-{{shard}}.parquet",
+        f"{layout.base}/shard-{{shard}}.parquet",
     output:
         f"{layout.store}/{{resolution}}/shard-{{shard}}.parquet",
     log:
         f"{layout.store}/logs/downscale_shard/{{resolution}}-{{shard}}.log",
     wildcard_constraints:
-        resolution=alone or "none",
+        resolution="|".join(map(str, alone)) or "none",
     conda:
         "../../envs/cxrscale.yaml"
     resources:
@@ -144,13 +141,13 @@ rule downscale_shard:
         "../scripts/downscale_shard.py"
 
 
-rule list_shards:
+rule index_shards:
     input:
         shards=expand(f"{layout.store}/{{{{folder}}}}/shard-{{shard}}.parquet", shard=layout.shards),
     output:
-        f"{layout.store}/{{folder}}/manifest.parquet",
+        layout.table("index"),
     log:
-        f"{layout.store}/logs/list_shards/{{folder}}.log",
+        f"{layout.store}/logs/index_shards/{{folder}}.log",
     wildcard_constraints:
         folder=r"base|\d+",
     conda:
@@ -159,24 +156,24 @@ rule list_shards:
         mem_mb=2000,
         runtime=120,
     params:
-        code=code("list_shards.py"),
+        code=code("index_shards.py"),
         geometry=study.store.geometry,
         size_px=lambda w: layout.resolution_of(w.folder),
     message:
         "Listing the store at {wildcards.folder}"
     script:
-        "../scripts/list_shards.py"
+        "../scripts/index_shards.py"
 
 
 rule check_pictures:
     input:
-        manifest=f"{base}/manifest.parquet",
-        targets=[layout.targets(fold) for fold in study.split.use_folds],
-        boxes=made_boxes,
+        index=layout.table("index", folder="base"),
+        targets=layout.tables("targets"),
+        boxes=facts.made_boxes,
     output:
         layout.notes("pictures"),
     log:
-        f"{logs}/check_pictures.log",
+        f"{layout.logs}/check_pictures.log",
     priority: 100
     conda:
         "../../envs/cxrscale.yaml"
@@ -185,12 +182,12 @@ rule check_pictures:
         runtime=30,
     params:
         code=code("check_pictures.py"),
-        excluded_below_px=native_at_least_px,
+        excluded_below_px=study.native_at_least_px,
         compared_from_px=study.comparison.native_at_least_px or 0,
         by_view="view" in study.evaluation.groups,
-        boxes=boxes_digest,
+        boxes=facts.boxes_digest,
         geometry=study.store.geometry,
-        exact_ids=exact_ids,
+        exact_ids=study.dataset.exact_ids,
     message:
         "Looking whether the pictures fit what the study asks of them"
     script:
@@ -199,11 +196,11 @@ rule check_pictures:
 
 rule measure_store:
     input:
-        sample=expand(f"{base}/sample/shard-{{shard}}.parquet", shard=layout.shards),
-        manifest=f"{layout.store}/{{folder}}/manifest.parquet",
+        sample=expand(f"{layout.base}/sample/shard-{{shard}}.parquet", shard=layout.shards),
+        index=layout.table("index"),
     output:
-        psnr=f"{layout.store}/{{folder}}/psnr.csv",
-        summary=f"{layout.store}/{{folder}}/summary.csv",
+        psnr=layout.table("psnr"),
+        summary=layout.table("summary"),
     log:
         f"{layout.store}/logs/measure_store/{{folder}}.log",
     wildcard_constraints:
@@ -214,10 +211,8 @@ rule measure_store:
         mem_mb=2000,
         runtime=60,
     params:
-        **PIXELS,
         code=code("measure_store.py"),
-        accepted=study.store.accepted(),
-        base_resolution_px=study.store.base_resolution_px,
+        settings=study.store.of_base(),
         size_px=lambda w: layout.resolution_of(w.folder),
     message:
         "Measuring what the store at {wildcards.folder} lost"
@@ -228,7 +223,7 @@ rule measure_store:
 # Asked for by name: which native files and csv rows are not what the store was made of; their shards are set aside.
 rule check_sources:
     input:
-        images=layout.images,
+        images=layout.table("images"),
     log:
         f"{layout.store}/logs/check_sources.log",
     conda:

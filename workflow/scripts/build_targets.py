@@ -2,9 +2,11 @@
 
 from cxrscale.common import notes, tables
 from cxrscale.common.joblog import job
-from cxrscale.data.csv_files import IMAGES, LABELS
-from cxrscale.data.findings import TARGETS, LabelPolicy, check_named, policies
-from cxrscale.data.splits import SplitSettings, build_targets, notes_on_sources
+from cxrscale.data.contracts import IMAGES, LABELS, TARGETS
+from cxrscale.data.findings import check_named
+from cxrscale.data.labels import policies
+from cxrscale.data.settings import LabelPolicy, SplitSettings
+from cxrscale.data.splits import build_targets, notes_on_sources
 
 with job(snakemake.log[0], __file__) as log:
     labels = tables.read(LABELS, snakemake.input.labels)

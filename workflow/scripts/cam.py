@@ -6,7 +6,7 @@ import torch
 from cxrscale.common import atomic, tables
 from cxrscale.common.devices import leased
 from cxrscale.common.joblog import job
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.contracts import TARGETS
 from cxrscale.explain.cam import maps_of_pairs, select_images
 from cxrscale.train.learner import Learner
 
@@ -15,7 +15,7 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     params = snakemake.params
     targets = tables.read(TARGETS, snakemake.input.targets)
     learner = Learner.read(snakemake.input.learner)
-    store = learner.pictures(snakemake.input.manifest)
+    store = learner.pictures(snakemake.input.index)
     in_store = {i for i in targets["image_id"] if i in store}
     chosen = select_images(targets, in_store, learner.findings, params.images_per_finding)
     network = learner.network(snakemake.input.weights, torch.device(snakemake.config["accelerator"]))

@@ -1,19 +1,21 @@
 """Whether the store's pictures fit what the study asks of them, before anything is trained; doubts are noted."""
 
+from pathlib import Path
+
 from cxrscale.common import notes, tables
 from cxrscale.common.joblog import job
-from cxrscale.data.boxes import boxes_by_pair, boxes_path, read_boxes
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.boxes import boxes_by_pair, read_boxes
+from cxrscale.data.contracts import TARGETS
 from cxrscale.data.spelling import Reading
 from cxrscale.evaluate.levels import check_native, notes_on_views
 from cxrscale.store.bits import notes_on_bits
-from cxrscale.store.shards import MANIFEST
+from cxrscale.store.contracts import INDEX
 
 with job(snakemake.log[0], __file__) as log:
     params = snakemake.params
-    manifest = tables.read(MANIFEST, snakemake.input.manifest)
-    native_px = manifest.set_index("image_id")["native_px"]
-    found = notes_on_bits(manifest)
+    index = tables.read(INDEX, snakemake.input.index)
+    native_px = index.set_index("image_id")["native_px"]
+    found = notes_on_bits(index)
     for of_fold in snakemake.input.targets:
         targets = tables.read(TARGETS, of_fold)
         if params.excluded_below_px:
@@ -23,6 +25,6 @@ with job(snakemake.log[0], __file__) as log:
             found += check_native(test, native_px, params.compared_from_px, "comparison.native_at_least_px")
         if params.by_view:
             found += notes_on_views(test["view"])
-    if path := boxes_path(snakemake.input.boxes, snakemake.config):
-        boxes_by_pair(read_boxes(path, Reading(params.exact_ids)), manifest, params.geometry)
+    if boxes_file := snakemake.config["boxes_file"]:
+        boxes_by_pair(read_boxes(Path(boxes_file), Reading(params.exact_ids)), index, params.geometry)
     notes.write(dict.fromkeys(found), snakemake.output[0])

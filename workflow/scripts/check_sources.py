@@ -4,10 +4,11 @@ from pathlib import Path
 
 from cxrscale.common import tables
 from cxrscale.common.joblog import job
-from cxrscale.data.csv_files import IMAGES
+from cxrscale.data.contracts import IMAGES
 from cxrscale.store.changes import find_changes, set_aside
-from cxrscale.store.fingerprint import FINGERPRINT, FINGERPRINT_FILE, changed
-from cxrscale.store.pixels import Accepted
+from cxrscale.store.contracts import FINGERPRINT
+from cxrscale.store.fingerprint import FINGERPRINT_FILE, changed
+from cxrscale.store.settings import Accepted
 
 with job(snakemake.log[0], __file__) as log:
     images = tables.read(IMAGES, snakemake.input.images, columns=["image_id", "path", "shard"])

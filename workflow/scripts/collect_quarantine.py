@@ -7,10 +7,11 @@ import pandas as pd
 
 from cxrscale.common import tables
 from cxrscale.common.joblog import job
-from cxrscale.data.csv_files import IMAGES
+from cxrscale.data.contracts import IMAGES
 from cxrscale.store.changes import check_list, record_of
-from cxrscale.store.quarantine import QUARANTINE, check_fraction
-from cxrscale.store.shared import SHARED, shared_pictures
+from cxrscale.store.contracts import QUARANTINE, SHARED
+from cxrscale.store.quarantine import check_fraction
+from cxrscale.store.shared import shared_pictures
 
 with job(snakemake.log[0], __file__) as log:
     parts = [tables.read(QUARANTINE, path) for path in snakemake.input.quarantine]

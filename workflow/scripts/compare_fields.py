@@ -4,9 +4,10 @@ import pandas as pd
 
 from cxrscale.common import tables
 from cxrscale.common.joblog import job
-from cxrscale.evaluate.comparison import DIFFERENCES
-from cxrscale.explain.field_effect import FIELD_EFFECT, FIELD_POINTS, field_effect, field_points
-from cxrscale.explain.field_size import ALL_CHANNELS, FIELDS
+from cxrscale.common.rows import ALL_CHANNELS
+from cxrscale.evaluate.contracts import DIFFERENCES
+from cxrscale.explain.contracts import FIELD_EFFECT, FIELD_POINTS, FIELDS
+from cxrscale.explain.field_effect import field_effect, field_points
 
 with job(snakemake.log[0], __file__) as log:
     params = snakemake.params

@@ -7,8 +7,9 @@ import torch
 from cxrscale.common import atomic, tables
 from cxrscale.common.devices import leased
 from cxrscale.common.joblog import job
-from cxrscale.data.findings import TARGETS
-from cxrscale.explain.field_size import FIELDS, NO_FIELD, field_rows
+from cxrscale.data.contracts import TARGETS
+from cxrscale.explain.contracts import FIELDS
+from cxrscale.explain.field_size import NO_FIELD, field_rows
 from cxrscale.explain.heads import has_exact_cam
 from cxrscale.explain.receptive_field import receptive_fields
 from cxrscale.train.learner import Learner
@@ -23,7 +24,7 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     device = torch.device(snakemake.config["accelerator"])
     targets = tables.read(TARGETS, snakemake.input.targets)
     learner = Learner.read(snakemake.input.learner)
-    store = learner.pictures(snakemake.input.manifest)
+    store = learner.pictures(snakemake.input.index)
     rows = select_examples(targets, store, "validate").rows[: snakemake.params.images]
 
     def batches(n):

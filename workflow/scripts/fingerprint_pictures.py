@@ -4,8 +4,9 @@ from pathlib import Path
 
 from cxrscale.common import tables
 from cxrscale.common.joblog import job
-from cxrscale.data.csv_files import IMAGES
-from cxrscale.store.fingerprint import FINGERPRINT, fingerprint
+from cxrscale.data.contracts import IMAGES
+from cxrscale.store.contracts import FINGERPRINT
+from cxrscale.store.fingerprint import fingerprint
 
 with job(snakemake.log[0], __file__) as log:
     images = tables.read(IMAGES, snakemake.input.images, columns=["image_id", "path", "order"])

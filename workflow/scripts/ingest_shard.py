@@ -4,9 +4,10 @@ from pathlib import Path
 
 from cxrscale.common import tables
 from cxrscale.common.joblog import job
-from cxrscale.data.csv_files import IMAGES
-from cxrscale.store.pixels import Accepted, use_one_thread
-from cxrscale.store.shards import BaseSettings, ingest_shard, sample_size
+from cxrscale.data.contracts import IMAGES
+from cxrscale.store.pixels import use_one_thread
+from cxrscale.store.settings import BaseSettings
+from cxrscale.store.shards import ingest_shard, sample_size
 
 with job(snakemake.log[0], __file__) as log:
     use_one_thread()
@@ -14,7 +15,7 @@ with job(snakemake.log[0], __file__) as log:
         tables.read(IMAGES, snakemake.input.images),
         int(snakemake.wildcards.shard),
         Path(snakemake.config["dataset"]["root"]),
-        BaseSettings(**snakemake.params.settings, accepted=Accepted(**snakemake.params.accepted)),
+        tables.settings_from(BaseSettings, snakemake.params.settings),
         # Decides whether the run stops, not what a shard holds.
         snakemake.config["store"]["max_unreadable_fraction"],
         Path(snakemake.output.shard),

@@ -2,9 +2,9 @@
 
 from cxrscale.common import notes, tables
 from cxrscale.common.joblog import job
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.contracts import TARGETS
 from cxrscale.data.splits import keep_together
-from cxrscale.store.shared import SHARED
+from cxrscale.store.contracts import SHARED
 
 with job(snakemake.log[0], __file__) as log:
     targets, found = keep_together(

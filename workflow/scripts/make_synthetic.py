@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from cxrscale.common.joblog import job
-from cxrscale.data.synthetic import Planted, SyntheticSettings, make
+from cxrscale.data.settings import Planted, SyntheticSettings
+from cxrscale.data.synthetic import make
 
 with job(snakemake.log[0], __file__) as log:
     settings = dict(snakemake.params.synthetic)

@@ -4,21 +4,17 @@ from pathlib import Path
 
 from cxrscale.common import notes, tables
 from cxrscale.common.joblog import job
-from cxrscale.data.csv_files import LABELS
-from cxrscale.data.formats import parser
+from cxrscale.data.contracts import LABELS
+from cxrscale.data.formats import Chosen, named
 from cxrscale.data.spelling import Reading
 
 with job(snakemake.log[0], __file__) as log:
     dataset = snakemake.config["dataset"]
-    reader = parser(dataset["format"])
-    sources = reader.sources(
-        Path(dataset["root"]),
-        labels_source=snakemake.params.labels_source,
-        test_source=snakemake.params.test_source,
-        manifest=dataset["manifest"],
-    )
+    format_ = named(dataset["format"])
+    chosen = Chosen(format_.options(**dataset["options"]), snakemake.params.label_source, snakemake.params.test_source)
+    sources = format_.sources(Path(dataset["root"]), chosen)
     reading = Reading(snakemake.params.exact_ids)
-    labels = reader.read_labels(sources, snakemake.params.findings, reading)
+    labels = format_.read_labels(sources, snakemake.params.findings, reading)
     tables.write(LABELS, labels, snakemake.output.labels)
     notes.write(reading.notes, snakemake.output.notes)
     log.info("%d labelled images of %d patients", len(labels), labels["subject_id"].nunique())

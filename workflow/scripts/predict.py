@@ -7,8 +7,9 @@ import torch
 from cxrscale.common import tables
 from cxrscale.common.devices import leased
 from cxrscale.common.joblog import job
-from cxrscale.data.findings import TARGETS
-from cxrscale.evaluate.predictions import PREDICTIONS, predictions_frame
+from cxrscale.data.contracts import TARGETS
+from cxrscale.evaluate.contracts import PREDICTIONS
+from cxrscale.evaluate.predictions import predictions_frame
 from cxrscale.store.staging import staged
 from cxrscale.train.learner import Learner
 
@@ -18,9 +19,9 @@ if __name__ == "__main__":  # worker processes import this file
         device = torch.device(snakemake.config["accelerator"])
         targets = tables.read(TARGETS, snakemake.input.targets)
         learner = Learner.read(snakemake.input.learner)
-        manifest = Path(snakemake.input.manifest)
-        folder = staged(manifest.parent, snakemake.config["training"]["stage_dir"])
-        store = learner.pictures(folder / manifest.name)
+        index = Path(snakemake.input.index)
+        folder = staged(index.parent, snakemake.config["training"]["stage_dir"])
+        store = learner.pictures(folder / index.name)
         chosen = targets[(targets["split"] != "train") & targets["image_id"].map(store.__contains__)]
         chosen = chosen.iloc[store.rows(list(chosen["image_id"])).argsort()]  # as they lie in the store
         rows = store.rows(list(chosen["image_id"]))

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
-from cxrscale.combine.ensembles import StackingSettings
+from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, SCALE_WEIGHTS, STACKED
+from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common import tables
 from cxrscale.common.joblog import job
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.contracts import TARGETS
 from cxrscale.data.splits import combine_split
 
 with job(snakemake.log[0], __file__) as log:
@@ -26,5 +26,5 @@ with job(snakemake.log[0], __file__) as log:
     gap = frames["weights"]["gap"].max()
     if gap > settings.tolerance:
         log.warning("some weights are within %g nats of the best only, not %g: see gap", gap, settings.tolerance)
-    for table in (WEIGHTS, COEFFICIENTS, STACKED, GAINS, CONTROL):
+    for table in (SCALE_WEIGHTS, COEFFICIENTS, STACKED, GAINS, CONTROL):
         tables.write(table, frames[table.name], snakemake.output[table.name])

@@ -13,7 +13,7 @@ from pathlib import Path
 from cxrscale.common import tables
 from cxrscale.common.devices import end_with_parent, leased, started_together
 from cxrscale.common.joblog import job
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.contracts import TARGETS
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -26,20 +26,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--settings", type=json.loads, required=True, help="TrainingSettings as JSON")
     parser.add_argument("--targets", type=Path, required=True)
-    parser.add_argument("--manifest", type=Path, required=True, help="of the store at this resolution")
+    parser.add_argument("--index", type=Path, required=True, help="of the store at this resolution")
     parser.add_argument("--native-at-least-px", type=int, default=0, help="leave out images with smaller native files")
     parser.add_argument("--weights", type=Path, help="initial weights; random without")
     parser.add_argument("--accelerator", choices=["cuda", "cpu"], required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="that train together on this host, a GPU each")
     parser.add_argument("--nodes", type=int, default=1, help="of a cluster, each with so many processes, under srun")
-    parser.add_argument("--workers", type=int, default=0, help="decoding processes of each")
-    parser.add_argument("--micro-batch-images", default="auto", help="images computed at once, or auto")
-    parser.add_argument("--recompute", choices=["true", "false", "auto"], default="auto", help="activations")
-    parser.add_argument("--compile", choices=["true", "false"], default="false")
-    parser.add_argument("--channels-last", choices=["true", "false", "auto"], default="auto", help="memory format")
-    parser.add_argument("--stage-dir", help="local folder that the store is copied to first; none: read it in place")
-    parser.add_argument("--checkpoint-s", type=int, default=600, help="seconds between checkpoints")
+    parser.add_argument("--run", type=json.loads, default={}, help="RunSettings as JSON")
     return parser.parse_args(arguments)
 
 
@@ -66,7 +60,7 @@ def launch(processes: int, arguments: list[str]) -> None:
     """Have torchrun start this script several times, pass a request to stop on to all, and end as they do."""
     import psutil
 
-    from cxrscale.train.training import INTERRUPTED_STATUS, StopRequest
+    from cxrscale.train.interruption import INTERRUPTED_STATUS, StopRequest
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     with StopRequest() as stop:
@@ -96,27 +90,18 @@ def train_here(given: argparse.Namespace) -> None:
     from cxrscale.store.reader import StoreReader
     from cxrscale.store.staging import staged
     from cxrscale.train.distributed import join, leave
-    from cxrscale.train.training import RunSettings, TrainingSettings, run_as_job, train_learner
+    from cxrscale.train.settings import RunSettings, TrainingSettings
+    from cxrscale.train.training import run_as_job, train_learner
 
-    choice = {"true": True, "false": False, "auto": None}
     processes = join(given.accelerator)
     torch.set_num_threads(max(given.threads // (given.processes if given.nodes == 1 else 1), 1))
     torch.backends.cudnn.benchmark = True  # all batches have one shape
-    data = [file_digest(path) for path in (given.targets, given.manifest, given.weights) if path]
+    data = [file_digest(path) for path in (given.targets, given.index, given.weights) if path]
     log = logging.getLogger("cxrscale")
     if not processes.first:
         log.setLevel(logging.WARNING)
     log.info("digest of code %s, of data %s", given.code, digest(data))
-    stage_dir = None if given.stage_dir == "none" else given.stage_dir
-    run = RunSettings(
-        micro_batch_images=None if given.micro_batch_images == "auto" else int(given.micro_batch_images),
-        workers=given.workers,
-        recompute=choice[given.recompute],
-        compile=choice[given.compile],
-        channels_last=choice[given.channels_last],
-        checkpoint_s=given.checkpoint_s,
-        progress=sys.stderr.isatty(),
-    )
+    run = tables.settings_from(RunSettings, given.run)
     try:
         run_as_job(
             lambda: train_learner(
@@ -127,10 +112,11 @@ def train_here(given: argparse.Namespace) -> None:
                 settings=tables.settings_from(TrainingSettings, given.settings),
                 run=run,
                 targets=tables.read(TARGETS, given.targets),
-                store=StoreReader(staged(given.manifest.parent, stage_dir), given.native_at_least_px),
+                store=StoreReader(staged(given.index.parent, run.stage_dir), given.native_at_least_px),
                 weights=given.weights,
                 inputs_digest=digest([given.code, data, given.native_at_least_px]),
                 processes=processes,
+                progress=sys.stderr.isatty(),
             )
         )
     finally:

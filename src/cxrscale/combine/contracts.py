@@ -1,11 +1,8 @@
 """Combining learners whose weights can be read, and the tables that this stage writes (docs/stacking.md)."""
 
+from cxrscale.common.rows import ALL_LEARNERS, CHOSEN, MEAN
 from cxrscale.common.tables import Column, Table
-from cxrscale.evaluate.metrics import MEAN
 
-ALL = "(all learners)"
-#: The control that validation chooses among those of single resolutions.
-CHOSEN = "(chosen)"
 #: The declared method, the paper's: only its tests are corrected for the number of findings; others are exploratory.
 PRIMARY = "softmax"
 #: Seeds from which on the chance of training is part of the gains' intervals; with fewer they are about these learners.
@@ -16,7 +13,7 @@ _METHODS = (
     "nonnegative or logistic"
 )
 _SET = (
-    Column("ensemble", "text", f"a model (its resolutions are combined), or {ALL}"),
+    Column("ensemble", "text", f"a model (its resolutions are combined), or {ALL_LEARNERS}"),
     Column("fold", "int32", "the fold"),
     Column("seed", "int32", "the seed of the learners"),
     Column("finding", "text", "the finding"),
@@ -32,8 +29,10 @@ _TEST = (
 )
 _REASON = Column("reason", "text", "why a value is empty", null="nothing is empty")
 
-WEIGHTS = Table(
-    name="weights",
+SCALE_WEIGHTS = Table(
+    name="scale_weights",
+    file="{study}/stacking/scale_weights.csv",
+    shown=True,
     row=f"a learner's weight in an ensemble for a finding, by {PRIMARY}",
     columns=(
         *_SET,
@@ -53,6 +52,7 @@ WEIGHTS = Table(
 
 COEFFICIENTS = Table(
     name="coefficients",
+    file="{study}/stacking/coefficients.csv",
     row="a learner in an ensemble for a finding, by a fitted method that works on logits or calibrated probabilities",
     columns=(
         *_SET,
@@ -68,6 +68,8 @@ COEFFICIENTS = Table(
 
 STACKED = Table(
     name="stacked",
+    file="{study}/stacking/stacked.csv",
+    shown=True,
     row="a way of combining for a finding, scored on test",
     columns=(
         *_SET[:3],
@@ -88,6 +90,8 @@ STACKED = Table(
 
 GAINS = Table(
     name="gains",
+    file="{study}/stacking/gains.csv",
+    shown=True,
     row=f"a way of combining against another for a finding, averaged over folds and seeds; from {SEEDS} seeds on, "
     "intervals and p count the chance of training beside patients",
     columns=(
@@ -114,6 +118,8 @@ GAINS = Table(
 
 CONTROL = Table(
     name="control",
+    file="{study}/stacking/control.csv",
+    shown=True,
     row="an ensemble over resolutions against one of equally many learners of one resolution, averaged over folds",
     columns=(
         Column("model", "text", "the model whose resolutions are combined"),

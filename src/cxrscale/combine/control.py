@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cxrscale.combine.contracts import CHOSEN
-from cxrscale.combine.ensembles import FoldScores, StackingSettings, correct
-from cxrscale.combine.estimates import Estimate, Training, average, contrast, estimate, training_variance
+from cxrscale.combine.ensembles import FoldScores, correct
+from cxrscale.combine.estimates import Estimate, TrainingVariance, average, contrast, estimate, training_variance
 from cxrscale.combine.methods import METHODS, fit
+from cxrscale.combine.settings import StackingSettings
+from cxrscale.common.rows import CHOSEN, MEAN
 from cxrscale.evaluate.auroc import auroc
-from cxrscale.evaluate.metrics import MEAN
 
 Learner = tuple[str, int, int]
 #: None -> the ensembles over resolutions, resolution -> those of one resolution; a list of learners each.
@@ -171,7 +171,7 @@ def combination(a: float, first: Estimate, b: float, second: Estimate) -> Estima
     return Estimate(value, influence, a * first.replicates + b * second.replicates, first.known and second.known)
 
 
-def _training(groups: Sequence[Sequence[Estimate]], coefficients: np.ndarray) -> Training:
+def _training(groups: Sequence[Sequence[Estimate]], coefficients: np.ndarray) -> TrainingVariance:
     """What training adds to a combination of AUROCs in one fold. groups: see `_by_seed`."""
     n = len(groups[0])
     parts = [
@@ -181,7 +181,7 @@ def _training(groups: Sequence[Sequence[Estimate]], coefficients: np.ndarray) ->
         )
         for group in groups
     ]
-    return Training(float(np.mean(parts)) / n, len(groups) * (n - 1))
+    return TrainingVariance(float(np.mean(parts)) / n, len(groups) * (n - 1))
 
 
 def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[str, object]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from cxrscale.combine.contracts import ALL, PRIMARY, SEEDS
+from cxrscale.combine.contracts import PRIMARY, SEEDS
 from cxrscale.combine.estimates import (
     Estimate,
-    Training,
+    TrainingVariance,
     average,
     contrast,
     estimate,
@@ -21,10 +21,12 @@ from cxrscale.combine.estimates import (
     training_variance,
 )
 from cxrscale.combine.methods import METHODS, Combiner, Fitted, best_single, fit, stand_ins
+from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.simplex import MIXTURE, likelihoods, simplex_weights
+from cxrscale.common.rows import ALL_LEARNERS, MEAN
 from cxrscale.evaluate.auroc import weighted_auroc
 from cxrscale.evaluate.bootstrap import interval, patient_weights, replicate
-from cxrscale.evaluate.metrics import MEAN, reason_undefined
+from cxrscale.evaluate.metrics import reason_undefined
 from cxrscale.evaluate.predictions import Scores
 from cxrscale.evaluate.verdicts import holm
 
@@ -33,18 +35,6 @@ ALL_METHODS = ("best_single", *METHODS)
 AGAINST = ("best_single", "mean")
 #: Methods whose gains are bootstrapped too; the others are exploratory.
 BOOTSTRAPPED = ("best_single", "mean", PRIMARY)
-
-
-@dataclass(frozen=True)
-class StackingSettings:
-    """tolerance: nats of mean log loss that weights may be above the least. weight_replicates: resamplings of combine
-    for the intervals of weights; replicates: of test, as in the comparison, like confidence and seed."""
-
-    tolerance: float
-    weight_replicates: int
-    replicates: int
-    confidence: float
-    seed: int
 
 
 Key = tuple[str, int, int, int]
@@ -94,8 +84,8 @@ def stack_fold(scores: FoldScores, settings: StackingSettings, result: Stacked) 
     """Add to `result` the ensembles of each seed of a fold."""
     models = list(dict.fromkeys(model for model, _, _ in scores.learners))
     for seed in sorted({seed for _, _, seed in scores.learners}):
-        for ensemble in [*models, *([ALL] if len(models) > 1 else [])]:
-            learners = [x for x in scores.learners if x[2] == seed and ensemble in (ALL, x[0])]
+        for ensemble in [*models, *([ALL_LEARNERS] if len(models) > 1 else [])]:
+            learners = [x for x in scores.learners if x[2] == seed and ensemble in (ALL_LEARNERS, x[0])]
             if learners:
                 result.sizes[ensemble] = len(learners)
                 _stack_one(ensemble, learners, scores, settings, result)
@@ -193,7 +183,7 @@ def _weight_rows(
     counted = ~np.isnan(target)
     likelihood = likelihoods(expit(combine.logits[at][:, counted, k].T), target[counted])
     rng = np.random.default_rng([settings.seed, int(str(who["fold"]))])
-    draws = patient_weights(combine.patient, settings.weight_replicates, rng)[:, counted]
+    draws = patient_weights(combine.patient, settings.scale_weight_replicates, rng)[:, counted]
     draws = draws[draws.sum(axis=1) > 0].astype(np.float64)
     refits = simplex_weights(likelihood, MIXTURE, draws, start=weight, tolerance=settings.tolerance).weight
     patient = combine.patient[counted]
@@ -256,12 +246,12 @@ def gain_rows(result: Stacked, settings: StackingSettings) -> list[dict[str, obj
     return rows
 
 
-def training_of(folds: Sequence[Sequence[Estimate]], coefficients: np.ndarray) -> list[Training]:
+def training_of(folds: Sequence[Sequence[Estimate]], coefficients: np.ndarray) -> list[TrainingVariance]:
     """What the chance of training adds to each fold's mean over seeds; nothing with fewer than SEEDS in some fold."""
     if min(len(seeds) for seeds in folds) < SEEDS:
         return []
     return [
-        Training(
+        TrainingVariance(
             training_variance(
                 np.array([coefficients @ s.value for s in seeds]),
                 np.stack([s.influence @ coefficients for s in seeds], axis=1),

@@ -77,7 +77,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingVariance:
     """What the chance of training adds to the variance of a fold's estimate, with the degrees of freedom it is known
     by."""
 
@@ -85,7 +85,9 @@ class Training:
     freedom: float
 
 
-def contrast(folds: Sequence[Estimate], coefficients: np.ndarray, training: Sequence[Training] = ()) -> Contrast:
+def contrast(
+    folds: Sequence[Estimate], coefficients: np.ndarray, training: Sequence[TrainingVariance] = ()
+) -> Contrast:
     """The mean over folds of coefficients . AUROCs. coefficients: (score,); training: of each fold, or nothing."""
     patients = [float(coefficients @ influence_covariance(f.influence) @ coefficients) for f in folds]
     known = all(f.known for f in folds)

@@ -17,9 +17,11 @@ from typing import Any, cast
 import numpy as np
 from scipy.stats import binomtest
 
-from cxrscale.combine.contracts import CHOSEN, PRIMARY
+from cxrscale.combine.contracts import PRIMARY
 from cxrscale.combine.control import Controlled, control_fold, control_rows
-from cxrscale.combine.ensembles import FoldScores, StackingSettings
+from cxrscale.combine.ensembles import FoldScores
+from cxrscale.combine.settings import StackingSettings
+from cxrscale.common.rows import CHOSEN
 from cxrscale.evaluate.predictions import Scores
 
 SHIFT = 1.6
@@ -56,7 +58,9 @@ def draw(scenario: Scenario, images: int, rng: np.random.Generator) -> FoldScore
 
 def misses(scenario: Scenario, studies: int, images: int, confidence: float, seed: int) -> Iterator[dict[str, object]]:
     """A row for a fixed resolution and one for the chosen: how many of the studies' intervals are above and below 0."""
-    settings = StackingSettings(tolerance=1e-6, weight_replicates=0, replicates=0, confidence=confidence, seed=seed)
+    settings = StackingSettings(
+        tolerance=1e-6, scale_weight_replicates=0, replicates=0, confidence=confidence, seed=seed
+    )
     rng = np.random.default_rng([seed, scenario.resolutions, scenario.seeds, int(1000 * scenario.spread)])
     counts = {"1": np.zeros(2, int), CHOSEN: np.zeros(2, int)}
     for _ in range(studies):

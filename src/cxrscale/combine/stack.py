@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, STACKED, WEIGHTS
+from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, SCALE_WEIGHTS, STACKED
 from cxrscale.combine.control import Controlled, control_fold, control_rows
-from cxrscale.combine.ensembles import Key, Stacked, StackingSettings, gain_rows, read_fold, stack_fold
+from cxrscale.combine.ensembles import Key, Stacked, gain_rows, read_fold, stack_fold
+from cxrscale.combine.settings import StackingSettings
 
 
 def stack(
@@ -16,7 +17,7 @@ def stack(
     """Fit on the combine split, score on test, within a fold.
 
     predictions: (model, resolution_px, fold, seed) -> file; combine_split: fold -> the split that weights are fitted
-    on. Returns the frames of WEIGHTS, COEFFICIENTS, STACKED, GAINS and CONTROL by their names.
+    on. Returns the frames of SCALE_WEIGHTS, COEFFICIENTS, STACKED, GAINS and CONTROL by their names.
     """
     stacked, controlled = Stacked(), Controlled()
     for fold in sorted({key[2] for key in predictions}):
@@ -24,7 +25,7 @@ def stack(
         stack_fold(scores, settings, stacked)
         control_fold(scores, settings, controlled)
     rows = {
-        WEIGHTS: stacked.weights,
+        SCALE_WEIGHTS: stacked.weights,
         COEFFICIENTS: stacked.coefficients,
         STACKED: stacked.stacked,
         GAINS: gain_rows(stacked, settings),

@@ -16,8 +16,13 @@ from cxrscale.common.tables import Column, Table
 
 logger = logging.getLogger(__name__)
 
+#: What is noted below a study, in the order in which the report shows it; before it comes what the list of images says.
+NOTED = ("labels", "inputs", "targets-fold{fold}", "together-fold{fold}", "pictures")
+
 NOTES = Table(
     name="notes",
+    file=("{store}/notes.csv", *(f"{{study}}/notes/{of}.csv" for of in NOTED)),
+    shown=True,
     row="something that a reader must know before trusting the results",
     columns=(
         Column(

@@ -3,7 +3,10 @@
 A stage reruns when its *meaning* changes. Snakemake sees a changed param, so each rule carries, as a param, a digest
 of the code that the stage runs: its script and every `cxrscale` module that the script imports, directly or through
 others. The digest is taken of the parsed code, so comments, docstrings, blank lines and time stamps are no part of it,
-and of the parse tree's meaning rather than of its printed form, so neither is the version of Python.
+and of the parse tree's meaning rather than of its printed form, so neither is the version of Python. Words for readers
+are no part of it either: what the columns of a table mean (`WORDS`), strings that stand alone, as below a setting, and
+the range of a setting (`Annotated`). Of a module of declarations (`DECLARATIONS`) only what is imported by name counts,
+with what it is made of: a new table of one stage reruns no other.
 
 Known limits, kept harmless by convention: a module chosen by name at run time is not seen (such rules name it, see
 `code_digest(modules=...)`), nor is a file that is no Python (`files=...` for templates).
@@ -22,6 +25,14 @@ from cxrscale.common.errors import StudyError
 
 PACKAGE = "cxrscale"
 SOURCE_ROOT = Path(cxrscale.__file__).resolve().parents[1]
+
+
+#: Modules that only declare: of these, names count by themselves.
+DECLARATIONS = ("contracts", "places", "rows", "settings")
+#: What is called -> its arguments that are words for readers, with their place if they may stand without a name.
+WORDS: dict[str, dict[str, int | None]] = {"Column": {"meaning": 2}, "Table": {"row": None, "shown": None}}
+#: Arguments of which counts whether they say anything.
+SAID: dict[str, dict[str, int | None]] = {"Column": {"null": 3}}
 
 
 def require_checkout(script: str | Path) -> None:
@@ -66,11 +77,15 @@ def code_digest(script: str | Path, modules: Iterable[str] = (), files: Iterable
             raise StudyError(f"there is no module {name} in {SOURCE_ROOT}")
     while waiting:
         name = waiting.pop()
-        path = _module_file(name)
-        if name in found or path is None:
+        if name in found:
             continue
-        found[name] = canonical_code(path)
-        waiting += _imports(path)
+        path, declared = _module_file(name), _declaration(name)
+        if declared is not None:
+            found[name], imports = _read_declaration(*declared)
+            waiting += imports
+        elif path is not None:
+            found[name] = canonical_code(path)
+            waiting += _imports(path)
     read = {Path(f).name: file_digest(f) for f in files}
     return digest({"script": canonical_code(Path(script)), "modules": found, "files": read})
 
@@ -83,8 +98,16 @@ def _module_file(name: str) -> Path | None:
     return None
 
 
+def _declaration(name: str) -> tuple[Path, str] | None:
+    """The module of declarations and the name within it that a dotted name stands for, if it stands for such."""
+    module, _, member = name.rpartition(".")
+    path = _module_file(module) if module.rpartition(".")[2] in DECLARATIONS else None
+    return (path, member) if path is not None else None
+
+
 def _imports(path: Path) -> frozenset[str]:
-    """Dotted names of the package's modules that a file imports, anywhere in it, with the packages they lie in."""
+    """Dotted names of the package's modules that a file imports, anywhere in it, with the packages they lie in; of
+    modules of declarations the names within them."""
     return _read_code(path)[1]
 
 
@@ -103,7 +126,7 @@ def _parse_code(path: Path, mtime_ns: int, size: int) -> tuple[str, frozenset[st
     """The digest of a file's code and what it imports; parsed once, since every start of a job needs all of them."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     imports = _imports_of(tree, path)
-    return hashlib.sha256(_canonical(tree).encode()).hexdigest(), imports
+    return hashlib.sha256(_canonical(_without_words(tree)).encode()).hexdigest(), imports
 
 
 def _imports_of(tree: ast.Module, path: Path) -> frozenset[str]:
@@ -116,21 +139,102 @@ def _imports_of(tree: ast.Module, path: Path) -> frozenset[str]:
             if node.level:  # relative: the package that holds the file, one folder up a dot
                 package = path.resolve().relative_to(SOURCE_ROOT).parts[: -node.level]
                 module = ".".join([*package, *filter(None, [module])])
-            names.add(module)
-            names.update(f"{module}.{alias.name}" for alias in node.names)
-    with_parents: set[str] = set()
+            members = {f"{module}.{alias.name}" for alias in node.names if alias.name != "*"}
+            names |= members
+            if not members or not all(map(_declaration, members)):
+                names.add(module)
+    return _known(names)
+
+
+def _known(names: set[str]) -> frozenset[str]:
+    """Those of the package's modules among dotted names, and the packages they lie in."""
+    found: set[str] = set()
     for name in names:
         parts = name.split(".")
         if parts[0] == PACKAGE:
-            with_parents.update(".".join(parts[: i + 1]) for i in range(len(parts)))
-    return frozenset(name for name in with_parents if _module_file(name) is not None)
+            inner = len(parts) - (_declaration(name) is not None)  # of a name within a module, not the module
+            found.update(".".join(parts[:i]) for i in (*range(1, inner), len(parts)))
+    return frozenset(name for name in found if _module_file(name) is not None or _declaration(name) is not None)
 
 
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        return body[1:]
-    return body
+def _read_declaration(path: Path, member: str) -> tuple[str, frozenset[str]]:
+    """The digest of one name of a module of declarations, with the names of the module that it is made of, and the
+    modules of the package that these import."""
+    stat = path.stat()
+    tree, imported = _parse_declarations(path, stat.st_mtime_ns, stat.st_size)
+    parts: dict[str, str] = {}
+    imports: set[str] = set()
+    waiting = [member]
+    while waiting:
+        name = waiting.pop()
+        if name in imported:
+            imports.add(imported[name])
+        if name in parts or name not in tree:
+            continue
+        statements = [_without_words(statement) for statement in tree[name]]
+        parts[name] = _canonical(statements)
+        waiting += [n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)]
+    return digest(parts), _known(imports)
+
+
+@cache
+def _parse_declarations(path: Path, mtime_ns: int, size: int) -> tuple[dict[str, list[ast.stmt]], dict[str, str]]:
+    """Name -> the statements that define it, and name -> the dotted name that it is imported from."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    defined: dict[str, list[ast.stmt]] = {}
+    imported: dict[str, str] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom):
+            imported |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
+        elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            defined.setdefault(statement.name, []).append(statement)
+        else:
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    defined.setdefault(node.id, []).append(statement)
+    return defined, imported
+
+
+class _WithoutWords(ast.NodeTransformer):
+    """Takes words for readers out of calls, and ranges out of types."""
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Name) and node.value.id == "Annotated" and isinstance(node.slice, ast.Tuple):
+            return node.slice.elts[0]
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        words, said = WORDS.get(called, {}), SAID.get(called, {})
+        for place, argument in enumerate(node.args):
+            if place in words.values():
+                node.args[place] = ast.Constant("")
+            elif place in said.values():
+                node.args[place] = _whether_said(argument)
+        node.keywords = [k for k in node.keywords if k.arg not in words]
+        for keyword in node.keywords:
+            if keyword.arg in said:
+                keyword.value = _whether_said(keyword.value)
+        return node
+
+
+def _whether_said(words: ast.expr) -> ast.expr:
+    return ast.Constant("" if isinstance(words, ast.Constant) and not words.value else "said")
+
+
+def _without_words(node: Any) -> Any:
+    return _WithoutWords().visit(node)
+
+
+def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Without docstrings, of what is defined or below a name: strings that stand alone."""
+    return [
+        s
+        for s in body
+        if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) and isinstance(s.value.value, str))
+    ]
 
 
 def _canonical(node: Any) -> str:
@@ -140,7 +244,7 @@ def _canonical(node: Any) -> str:
     if isinstance(node, ast.AST):
         fields = dict(sorted(ast.iter_fields(node)))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            fields["body"] = _without_docstring(node.body)
+            fields["body"] = _without_strings(node.body)
         kept = (
             f"{name}={_canonical(value)}"
             for name, value in fields.items()

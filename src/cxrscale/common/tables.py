@@ -29,7 +29,10 @@ TYPES: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True)
 class Column:
-    """name, type (a key of TYPES), meaning with its unit, and the meaning of null ("" if null is not allowed)."""
+    """name, type (a key of TYPES), meaning with its unit, and the meaning of null ("" if null is not allowed).
+
+    The two meanings are words for readers: the digest of code (`provenance`) leaves them out.
+    """
 
     name: str
     type: str
@@ -39,17 +42,31 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """The declaration of a file: its name, what one row is, its columns and which of them identify a row.
+    """The declaration of a file: its name and place, what one row is, its columns and which of them identify a row.
 
-    per_finding: columns that stand once for each finding; "{finding}" in the name is replaced. Their findings are
-    those of the frame that is written.
+    file: a pattern of `places`, or several, in the order in which they are read; "" if the user names the file.
+    row: words for readers, which the digest of code leaves out. per_finding: columns that stand once for each finding;
+    "{finding}" in the name is replaced. Their findings are those of the frame that is written. shown: the report reads
+    it, so that it is made anew when the table changes.
     """
 
     name: str
+    file: str | tuple[str, ...]
     row: str
     columns: Sequence[Column]
     key: Sequence[str] = ()
     per_finding: Sequence[Column] = field(default=())
+    shown: bool = False
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The patterns of its files."""
+        return (self.file,) if isinstance(self.file, str) else self.file
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its columns, without those per finding."""
+        return [c.name for c in self.columns]
 
     def findings(self, columns: Iterable[str]) -> list[str]:
         """The findings whose columns are among `columns`, in order of appearance."""
@@ -96,15 +113,16 @@ def _array(table: Table, column: Column, values: pd.Series, where: str) -> pa.Ar
         raise StudyError(f"{where}: {table.name}: {column.name} holds what is no {column.type}: {error}") from error
 
 
-def write(table: Table, frame: pd.DataFrame, path: str | Path) -> None:
+def write(table: Table, frame: pd.DataFrame, path: str | Path, float_format: str | None = "%.10g") -> None:
     """Write a frame as Parquet or, if the path ends in .csv, as csv; whole or not at all.
 
-    Raises StudyError if the frame breaks the declaration.
+    float_format: of a csv's numbers; None: as many digits as tell them from all others. Raises StudyError if the frame
+    breaks the declaration.
     """
     arrow = _arrow(table, frame, str(path))
     with replacing(path) as temporary:
         if Path(path).suffix == ".csv":
-            arrow.to_pandas().to_csv(temporary, index=False, lineterminator="\n", float_format="%.10g")
+            arrow.to_pandas().to_csv(temporary, index=False, lineterminator="\n", float_format=float_format)
         else:
             pq.write_table(arrow, temporary, compression="zstd")
 
@@ -126,20 +144,6 @@ def read(table: Table, path: str | Path, columns: list[str] | None = None) -> pd
     if columns is None:
         _arrow(table, frame, str(path))
     return frame
-
-
-def describe(tables: Iterable[Table]) -> str:
-    """The declarations as Markdown, for docs/contracts.md."""
-    lines: list[str] = []
-    for table in tables:
-        lines += [f"## {table.name}", "", f"One row: {table.row}.", ""]
-        if table.key:
-            lines += [f"Unique by: {', '.join(table.key)}.", ""]
-        lines += ["| column | type | meaning | null |", "|---|---|---|---|"]
-        for c in [*table.columns, *table.per_finding]:
-            lines.append(f"| `{c.name}` | {c.type} | {c.meaning} | {c.null or 'never'} |")
-        lines.append("")
-    return "\n".join(lines)
 
 
 def settings_from(cls: Any, values: dict[str, Any]) -> Any:

@@ -1,44 +1,19 @@
 """Boxes around findings: reading them, and where they lie in the square pictures of the store."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxrscale.common.errors import StudyError
 from cxrscale.common.notes import examples
-from cxrscale.common.tables import Column, Table
+from cxrscale.data.contracts import BOXES, SIDES
 from cxrscale.data.csv_files import line_of, numbers, read_csv
 from cxrscale.data.spelling import Reading, check_same_spelling
 
 Box = tuple[float, float, float, float]
 
-BOXES = Table(
-    name="boxes",
-    row="a box around a finding in an image; a finding may have several",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("finding", "text", "the finding, as the study calls it"),
-        Column("x_min", "float64", "left edge, pixels of the native file after EXIF orientation"),
-        Column("y_min", "float64", "upper edge"),
-        Column("x_max", "float64", "right edge, the first pixel outside"),
-        Column("y_max", "float64", "lower edge, the first pixel outside"),
-    ),
-)
-
-
-def boxes_path(made: str | None, config: Mapping[str, Any]) -> Path | None:
-    """The csv file of a study's boxes; None without.
-
-    made: that of a synthetic data set. config: the study's, as plain values; else its cam.boxes, below the root.
-    """
-    given = config["cam"]["boxes"]
-    return Path(made) if made else Path(config["dataset"]["root"]) / given if given else None
-
-
-SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 #: If that many pictures with boxes have none beyond this share of width or height, boxes are of another scale.
 MANY_PICTURES, REACH = 8, 0.7
@@ -113,14 +88,14 @@ def box_fractions(box: Sequence[float], native_height_px: int, native_width_px: 
     return (x_min + left) / width, (y_min + upper) / height, (x_max + left) / width, (y_max + upper) / height
 
 
-def boxes_by_pair(boxes: pd.DataFrame, manifest: pd.DataFrame, geometry: str) -> dict[tuple[str, str], list[Box]]:
-    """(finding, image_id) -> its boxes as `box_fractions`, for the images of the manifest.
+def boxes_by_pair(boxes: pd.DataFrame, index: pd.DataFrame, geometry: str) -> dict[tuple[str, str], list[Box]]:
+    """(finding, image_id) -> its boxes as `box_fractions`, for the images of the index.
 
-    manifest: image_id, native_height_px, native_width_px. Raises StudyError if a box lies outside its image, in part
+    index: image_id, native_height_px, native_width_px. Raises StudyError if a box lies outside its image, in part
     too, or all boxes together reach so little of their images that they were counted in another scale.
     """
     found: dict[tuple[str, str], list[Box]] = {}
-    merged = boxes.merge(manifest, on="image_id")
+    merged = boxes.merge(index, on="image_id")
     _check_scale(merged)
     for row in merged.to_dict("records"):
         native = int(row["native_height_px"]), int(row["native_width_px"])

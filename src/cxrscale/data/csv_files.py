@@ -16,46 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cxrscale.common.errors import StudyError
-from cxrscale.common.tables import Column, Table
 from cxrscale.data.spelling import IDS, Reading, spelled
-
-IMAGES = Table(
-    name="images",
-    row="an image that the data set names",
-    columns=(
-        Column("image_id", "text", "the image; MIMIC-CXR-JPG: dicom_id"),
-        Column("subject_id", "text", "the patient"),
-        Column("study_id", "text", "the study (one examination, one or more images)"),
-        Column("view", "text", "projection as the data set names it", null="not recorded"),
-        Column("path", "text", "native file, relative to the data set's root, with forward slashes"),
-        Column("native_height_px", "int32", "height that the data set states", null="not stated"),
-        Column("native_width_px", "int32", "width that the data set states", null="not stated"),
-        Column("official_split", "text", "train, validate or test, as published", null="none published"),
-        Column("shard", "int32", "shard of the store, a hash of image_id"),
-        Column("order", "int64", "place within the shard, ascending, a hash of image_id"),
-    ),
-    key=("image_id",),
-)
-
-LABELS = Table(
-    name="labels",
-    row="an image whose study has a label row",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("subject_id", "text", "the patient"),
-        Column("study_id", "text", "the study"),
-        Column("source", "text", "whose labels the row holds, e.g. chexpert, negbio, radiologist, manifest"),
-    ),
-    key=("image_id",),
-    per_finding=(
-        Column(
-            "label:{finding}",
-            "int8",
-            "raw label: 1 present, 0 absent, -1 uncertain",
-            null="not mentioned",
-        ),
-    ),
-)
 
 CODING = "1, 0, -1 (uncertain) or blank (not mentioned)"
 

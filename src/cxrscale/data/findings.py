@@ -1,18 +1,11 @@
-"""Findings, and the policy that turns raw labels into targets.
+"""The names of findings: those that data sets label, and which a finding may not have."""
 
-A raw label is 1 (present), 0 (absent), -1 (uncertain) or null (not mentioned). A target is 0 or 1 with a mask: 1 where
-the target counts, 0 where it is ignored by loss and metrics.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-import pandas as pd
+from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 from cxrscale.common.errors import StudyError, nearest
-from cxrscale.common.tables import Column, Table
+from cxrscale.common.rows import SENTINELS
+from cxrscale.common.settings import Check
 
 #: In the order of MIMIC-CXR-JPG's label files (Johnson et al. 2019, arXiv:1901.07042).
 CHEXPERT_FINDINGS = (
@@ -32,38 +25,11 @@ CHEXPERT_FINDINGS = (
     "Support Devices",
 )
 
-#: The source of a label that a radiologist gave, in the column source of the labels.
-RADIOLOGIST = "radiologist"
 
-#: Names that mean something else where a finding's name may stand: columns of csv files, rows of results, the report's
-#: label of the mean. Nor may a name begin with "(": so do the rows that stand for no finding, as "(mean)".
-RESERVED_NAMES = (
-    "all",
-    "image_id",
-    "mean of all findings",
-    "path",
-    "split",
-    "study_id",
-    "subject_id",
-    "view",
-)
-
-TARGETS = Table(
-    name="targets",
-    row="an image that a fold uses",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("subject_id", "text", "the patient; no patient is in two splits"),
-        Column("study_id", "text", "the study (one examination, one or more images)"),
-        Column("view", "text", "projection as the data set names it", null="not recorded"),
-        Column("split", "text", "train, validate, combine or test"),
-    ),
-    key=("image_id",),
-    per_finding=(
-        Column("target:{finding}", "int8", "1 present, 0 absent; 0 where the mask is 0"),
-        Column("mask:{finding}", "int8", "1 the target counts, 0 it is ignored"),
-    ),
-)
+#: Names that mean something else where a finding's name may stand: columns of csv files and rows of results (`rows`).
+#: Nor may a name begin with "(": so do most of the rows that stand for no finding, as "(mean)".
+COLUMNS = ("image_id", "path", "split", "study_id", "subject_id", "view")
+RESERVED_NAMES = tuple(sorted({*COLUMNS, *(row.casefold() for row in SENTINELS if not row.startswith("("))}))
 
 
 def check_finding_name(name: str) -> str | None:
@@ -84,45 +50,19 @@ def check_finding_name(name: str) -> str | None:
     return None
 
 
+def _checked(value: str) -> str:
+    if why := check_finding_name(value):
+        raise ValueError(why)
+    return value
+
+
+#: The type of a setting that names a finding.
+Finding = Annotated[str, Check(_checked)]
+
+
 def check_named(named: Iterable[str], findings: Sequence[str], key: str) -> None:
     """Raise StudyError if a finding that a setting names is none of the study's. key: the setting."""
     for name in named:
         if name not in findings:
             hint = nearest(name, findings)
             raise StudyError(f"{key} names {name!r}{hint}, which is no finding of the study; it has {list(findings)}.")
-
-
-@dataclass(frozen=True)
-class LabelPolicy:
-    """What uncertain and missing labels become.
-
-    uncertain: "zeros" and "ones" make -1 a target; "ignore" masks it.
-    missing: "negative" makes null a 0; "ignore" masks it.
-    """
-
-    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
-    missing: Literal["negative", "ignore"] = "negative"
-
-
-def apply_policy(raw: pd.Series, policy: LabelPolicy) -> tuple[np.ndarray, np.ndarray]:
-    """Turn one finding's raw labels into targets and mask.
-
-    raw: (image,) values 1, 0, -1 or null. Returns two int8 arrays (image,): target in {0, 1} and mask in {0, 1}.
-    """
-    values = raw.to_numpy(dtype="float64", na_value=np.nan)
-    uncertain, missing = values == -1, np.isnan(values)
-    target = np.where(uncertain, 1.0 if policy.uncertain == "ones" else 0.0, np.nan_to_num(values))
-    ignored = np.zeros(len(values), dtype=bool)
-    if policy.uncertain == "ignore":
-        ignored |= uncertain
-    if policy.missing == "ignore":
-        ignored |= missing
-    target[ignored] = 0
-    return target.astype(np.int8), (~ignored).astype(np.int8)
-
-
-def policies(
-    findings: list[str], default: LabelPolicy, per_finding: Mapping[str, LabelPolicy]
-) -> dict[str, LabelPolicy]:
-    """The policy of each finding: its own where it has one, else the default."""
-    return {f: per_finding.get(f, default) for f in findings}

@@ -6,7 +6,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,9 @@ from scipy.sparse.csgraph import connected_components
 
 from cxrscale.common.errors import StudyError
 from cxrscale.common.notes import Note, examples
-from cxrscale.data.findings import RADIOLOGIST, LabelPolicy, apply_policy
+from cxrscale.data.contracts import RADIOLOGIST
+from cxrscale.data.labels import apply_policy
+from cxrscale.data.settings import LabelPolicy, SplitSettings
 from cxrscale.data.spelling import loosely, one_spelling
 
 logger = logging.getLogger(__name__)
@@ -25,25 +26,6 @@ SPLITS = ("train", "validate", "combine", "test")
 
 #: Patients of test below which nothing can be said: one alone has no interval.
 LEAST_TESTED = 2
-
-
-@dataclass(frozen=True)
-class SplitSettings:
-    """How patients are split.
-
-    method: "kfold" (by patient) or "official" (the data set's own column).
-    folds: number of folds for kfold. order: "file" takes patients in the order of the label file, as the paper did;
-    "shuffled" shuffles them by `seed` first.
-    validate_fraction, combine_fraction: of the patients that are not in test (kfold) or in train (official and
-    without such a split), taken from the end of that order. combine_fraction 0: combine is validate, as in the paper.
-    """
-
-    method: Literal["kfold", "official"] = "kfold"
-    folds: int = 10
-    order: Literal["file", "shuffled"] = "file"
-    seed: int = 0
-    validate_fraction: float = 0.1
-    combine_fraction: float = 0.1
 
 
 def split_patients(patients: Sequence[str], settings: SplitSettings, fold: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pandas as pd
 from cxrscale.common.errors import StudyError
 from cxrscale.common.provenance import file_digest
 from cxrscale.data.csv_files import check_unique, csv_header, read_csv
+from cxrscale.data.formats import Format, Sources
 from cxrscale.data.spelling import Reading, check_same_spelling
 
 KEYS = ("image_id", "study_id", "subject_id")
@@ -42,6 +43,12 @@ def read_subgroups(path: Path, columns: Sequence[str], reading: Reading) -> pd.D
                 f"{path}: {column} has {n} values; expected at most {MOST_VALUES} groups. Write bands, not numbers."
             )
     return frame[[key, *columns]]
+
+
+def read_format_groups(format_: Format, sources: Sources, columns: Sequence[str], reading: Reading) -> pd.DataFrame:
+    """The columns named, as text, after image_id, of what the data set itself holds (`formats.Format.groups`)."""
+    assert format_.read_groups is not None  # a format that declares groups reads them
+    return format_.read_groups(sources, reading)[["image_id", *columns]]
 
 
 def digest(path: str | None, columns: Sequence[str], exact_ids: bool) -> str | None:

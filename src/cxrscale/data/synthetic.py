@@ -10,10 +10,9 @@ import csv
 import gzip
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -21,8 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from cxrscale.common.errors import StudyError
 from cxrscale.data.findings import CHEXPERT_FINDINGS
-
-Pattern = Literal["grating", "line", "heart", "effusion", "relation", "any", "none"]
+from cxrscale.data.settings import Planted, SyntheticSettings
 
 MARKER = "SYNTHETIC"  # its presence says that the folder was made here and may be made again
 
@@ -32,51 +30,6 @@ FILES = (
     "mimic-cxr-2.0.0-chexpert.csv.gz",
     "mimic-cxr-2.0.0-negbio.csv.gz",
 )
-
-
-@dataclass(frozen=True)
-class Planted:
-    """How one finding is drawn.
-
-    pattern: "grating" (round patch of parallel stripes), "line" (a few long parallel stripes), "heart" (a wider heart,
-      brighter by the contrast), "effusion" (the foot of one lung filled), "relation" (a blob at the top of one side
-      and one at the foot of the other, in every image, each darker or brighter than its surroundings; alike where the
-      finding is present, opposite where not: neither alone says anything), "any" (nothing of its own: present where one
-      of `includes` is) or "none" (labels without any signal).
-    wavelength: distance of the stripes as a fraction of the image's width; without meaning for the others.
-    contrast: amplitude, as a fraction of the grey range.
-    prevalence: share of the studies that have it; without meaning for "any".
-    includes: the findings that "any" is made of, as lung opacity has edema and lesion below it in the hierarchy of
-      CheXpert's labels: evidence that may lie at several scales.
-    """
-
-    pattern: Pattern
-    wavelength: float = 0.0
-    contrast: float = 0.0
-    prevalence: float = 0.35
-    includes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class SyntheticSettings:
-    """Size and content of the synthetic data set.
-
-    patients: their number; each has 1 to 3 studies of 1 or 2 images. rows_px, columns_px: native size of frontal
-    images. uncertain: share of the labels turned into -1. unmentioned: share of the absent findings left blank.
-    correlation: of the normal variables, one a finding and study, whose lowest values are the findings present (a
-    Gaussian copula); findings without signal are left out of it. label_noise: share of the studies of which a finding's
-    label is the opposite of what was drawn; boxes.csv tells what was drawn.
-    """
-
-    patients: int
-    rows_px: int
-    columns_px: int
-    seed: int
-    uncertain: float = 0.04
-    unmentioned: float = 0.6
-    correlation: float = 0.0
-    label_noise: float = 0.0
-    planted: Mapping[str, Planted] = field(default_factory=dict)
 
 
 def make(root: Path, settings: SyntheticSettings) -> int:

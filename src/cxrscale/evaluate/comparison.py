@@ -14,153 +14,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrscale.common.tables import Column, Table
+from cxrscale.common.rows import MEAN
+from cxrscale.common.tables import Table
 from cxrscale.evaluate import verdicts
 from cxrscale.evaluate.auroc import weighted_auroc
 from cxrscale.evaluate.averaging import FoldAuroc, Mean, mean_component, means_over, pooled
 from cxrscale.evaluate.bootstrap import interval, joint_intervals, replicate
 from cxrscale.evaluate.clustered import Components, components
-from cxrscale.evaluate.metrics import MEAN, reason_undefined
+from cxrscale.evaluate.contracts import AUROC, AVERAGES, CONFIRMATORY, DIFFERENCES, EXPLORATORY, SUFFICIENT
+from cxrscale.evaluate.metrics import reason_undefined
 from cxrscale.evaluate.predictions import Scores
+from cxrscale.evaluate.settings import ComparisonSettings
 
-CONFIRMATORY = "confirmatory"
-EXPLORATORY = "exploratory"
 NOWHERE = "AUROC is undefined in every fold"
 NO_VARIANCE = "fewer than two patients of a class, or none whose images rank otherwise: no interval"
-
-_WHO = (
-    Column("model", "text", "timm name"),
-    Column("finding", "text", f"the finding; {MEAN}: mean over the findings that have a value"),
-)
-_ERROR = (
-    Column("se_patients", "float64", "standard error for these learners, patients drawn", null="undefined, see reason"),
-    Column(
-        "se_seeds", "float64", "what other seeds add to it, in squares; 0 with one seed", null="undefined, see reason"
-    ),
-    Column("df", "float64", "degrees of freedom of t", null="undefined, or infinite"),
-)
-_INTERVAL = (
-    Column("lower", "float64", "lower end of the interval, by t", null="undefined, see reason"),
-    Column("upper", "float64", "upper end of the interval, by t", null="undefined, see reason"),
-)
-_BOOT = (
-    Column("boot_lower", "float64", "lower end by the bootstrap of patients", null="most replicates lack a class"),
-    Column("boot_upper", "float64", "upper end by the bootstrap of patients", null="most replicates lack a class"),
-)
-_OVER = (
-    Column("n_folds", "int32", "folds averaged: those where the AUROC has a value"),
-    Column("n_seeds", "int32", "seeds of each fold, the fewest"),
-    Column(
-        "scope",
-        "text",
-        f"what it speaks of: {verdicts.LEARNERS} (one seed), {verdicts.BETWEEN} (two), {verdicts.RESOLUTION} (more)",
-    ),
-)
-_REASON = Column("reason", "text", "why a value is empty", null="nothing is empty")
-
-LEVELS = Table(
-    name="auroc",
-    row="the test AUROC of a learner for a finding",
-    columns=(
-        *_WHO,
-        Column("fold", "int32", "the fold"),
-        Column("seed", "int32", "the seed of the learners"),
-        Column("resolution_px", "int32", "side of the input"),
-        Column("value", "float64", "AUROC on test", null="undefined, see reason"),
-        *_INTERVAL,
-        *_BOOT,
-        Column("joint_lower", "float64", "as boot_lower, jointly over the resolutions", null="undefined"),
-        Column("joint_upper", "float64", "as boot_upper, jointly over the resolutions", null="undefined"),
-        Column("n_positive", "int64", "test images with the finding"),
-        Column("n_negative", "int64", "test images without it"),
-        _REASON,
-    ),
-    key=("model", "finding", "fold", "seed", "resolution_px"),
-)
-
-AVERAGES = Table(
-    name="averages",
-    row="the test AUROC of a model at a resolution, for a finding, averaged over folds and seeds",
-    columns=(
-        *_WHO,
-        Column("resolution_px", "int32", "side of the input"),
-        Column("value", "float64", "mean AUROC on test", null="undefined, see reason"),
-        *_ERROR,
-        *_INTERVAL,
-        *_BOOT,
-        *_OVER,
-        _REASON,
-    ),
-    key=("model", "finding", "resolution_px"),
-)
-
-DIFFERENCES = Table(
-    name="differences",
-    row="a pair of resolutions of a model, for a finding, averaged over folds and seeds",
-    columns=(
-        *_WHO,
-        Column("resolution_px", "int32", "side of the input; the smaller of an exploratory pair"),
-        Column("against_px", "int32", "side of the input it is compared with; the reference, if confirmatory"),
-        Column("kind", "text", f"{CONFIRMATORY}: against the reference; {EXPLORATORY}: any other pair, not corrected"),
-        Column("difference", "float64", "AUROC at resolution_px minus AUROC at against_px"),
-        *_ERROR,
-        *_INTERVAL,
-        *_BOOT,
-        Column("p", "float64", "two-sided p of no difference", null="undefined, see reason"),
-        Column(
-            "p_holm",
-            "float64",
-            f"p after Holm over resolutions, findings and models; {MEAN}: over resolutions and models",
-            null="undefined, or exploratory",
-        ),
-        Column("p_equivalence", "float64", "larger p of two one-sided tests at the margin", null="undefined"),
-        Column("verdict", "text", f"one of: {', '.join(verdicts.VERDICTS)}", null="undefined, or exploratory"),
-        *_OVER,
-        _REASON,
-    ),
-    key=("model", "finding", "resolution_px", "against_px"),
-)
-
-SUFFICIENT = Table(
-    name="sufficient",
-    row="a finding of a model",
-    columns=(
-        *_WHO,
-        Column("reference_px", "int32", "the resolution that others are held against"),
-        Column(
-            "sufficient_px",
-            "int32",
-            "smallest resolution not inferior to the reference by more than the margin, with all between",
-            null="undefined, see reason",
-        ),
-        Column(
-            "beyond_px",
-            "text",
-            "smaller ones that by themselves are not inferior either, although one between is not shown to be so",
-            null="there are none",
-        ),
-        Column("auroc_lowest", "float64", "mean test AUROC at the lowest resolution", null="undefined"),
-        Column("auroc_reference", "float64", "mean test AUROC at the reference", null="undefined"),
-        _REASON,
-    ),
-    key=("model", "finding"),
-)
-
-
-@dataclass(frozen=True)
-class ComparisonSettings:
-    """reference_px: the resolution that others are held against. margin_auroc: a difference that does not matter.
-    confidence: of the intervals and verdicts; joint_confidence: of the intervals over all resolutions at once.
-    least_patients: of a class, over all folds, for a verdict. replicates: of the bootstrap; 0: none."""
-
-    reference_px: int
-    margin_auroc: float
-    confidence: float
-    joint_confidence: float
-    replicates: int
-    seed: int
-    least_patients: int = 0
-    native_at_least_px: int = 0
 
 
 @dataclass(frozen=True)
@@ -183,7 +50,7 @@ class FoldScores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The tables LEVELS, AVERAGES, DIFFERENCES and SUFFICIENT."""
+    """The tables AUROC, AVERAGES, DIFFERENCES and SUFFICIENT."""
 
     levels: pd.DataFrame
     averages: pd.DataFrame
@@ -241,7 +108,7 @@ def compare_scores(folds: Iterable[FoldScores], settings: ComparisonSettings) ->
         for finding in measured[model]
     ]
     return Comparison(
-        _frame(LEVELS, levels),
+        _frame(AUROC, levels),
         _frame(AVERAGES, averages),
         _frame(DIFFERENCES, differences),
         _frame(SUFFICIENT, sufficient),
@@ -253,7 +120,7 @@ def _frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row], dict[str, _Measured | None]]:
-    """Rows of LEVELS, and finding -> what was measured, None where AUROC is undefined."""
+    """Rows of AUROC, and finding -> what was measured, None where AUROC is undefined."""
     found: dict[str, _Measured | None] = {}
     rows: list[Row] = []
     parts: list[Components] = []

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cxrscale.common.errors import StudyError
 from cxrscale.common.notes import Note, examples
+from cxrscale.common.rows import NOT_RECORDED
 from cxrscale.evaluate.predictions import Scores
 
 #: Words by which data sets name views of the chest from the front or back (its first word), and from the side (any).
@@ -67,19 +68,22 @@ def of_studies(scores: Scores, chosen: np.ndarray) -> Sample:
 LEVELS = {"image": of_images, "study": of_studies}
 
 
-def group_masks(rows: pd.DataFrame, columns: Sequence[str], subgroups: pd.DataFrame | None) -> dict[str, np.ndarray]:
-    """Subgroups by name, "column: value", each a mask (image,); a missing value is "(not recorded)".
+def group_masks(
+    rows: pd.DataFrame, columns: Sequence[str], subgroups: Sequence[pd.DataFrame] = ()
+) -> dict[str, np.ndarray]:
+    """Subgroups by name, "column: value", each a mask (image,); a missing value is NOT_RECORDED.
 
-    rows: image_id, study_id, subject_id and view of the images. subgroups: a table keyed by one of the three ids in
-    its first column (see `read_subgroups`). The column view gives "view: frontal" and "view: lateral" besides, which
+    rows: image_id, study_id, subject_id and view of the images. subgroups: tables, each keyed by one of the three ids
+    in its first column (see `read_subgroups`). The column view gives "view: frontal" and "view: lateral" besides, which
     leave out what `projection_of` does.
     """
-    if subgroups is not None:
-        key = subgroups.columns[0]
-        rows = rows.merge(subgroups.drop(columns="view", errors="ignore"), on=key, how="left", validate="many_to_one")
+    for table in subgroups:
+        rows = rows.merge(
+            table.drop(columns="view", errors="ignore"), on=table.columns[0], how="left", validate="many_to_one"
+        )
     masks = {}
     for column in columns:
-        values = rows[column].astype(object).where(rows[column].notna() & (rows[column] != ""), "(not recorded)")
+        values = rows[column].astype(object).where(rows[column].notna() & (rows[column] != ""), NOT_RECORDED)
         for value in sorted(values.unique()):
             masks[f"{column}: {value}"] = (values == value).to_numpy(dtype=bool)
         if column == "view":
@@ -96,7 +100,7 @@ def notes_on_views(views: pd.Series) -> list[Note]:
 
     views: of the images that are evaluated, null where not recorded.
     """
-    out = views.fillna("(not recorded)")[views.fillna("").map(projection_of).isna()].value_counts()
+    out = views.fillna(NOT_RECORDED)[views.fillna("").map(projection_of).isna()].value_counts()
     if not len(out):
         return []
     named = examples(f"{view} ({count:,})" for view, count in out.items())
@@ -111,7 +115,7 @@ def notes_on_views(views: pd.Series) -> list[Note]:
 def check_native(targets: pd.DataFrame, native_px: pd.Series, at_least_px: int, key: str) -> list[Note]:
     """A note on how many images of each split have a native file of at least so many pixels.
 
-    targets: image_id and split of a fold; native_px: of each image of the store, by image_id (`shards.MANIFEST`).
+    targets: image_id and split of a fold; native_px: of each image of the store, by image_id (`shards.INDEX`).
     key: the setting that leaves out the others. Raises StudyError if it leaves a split without an image.
     """
     split = targets[targets["image_id"].isin(native_px.index)].set_index("image_id")["split"]

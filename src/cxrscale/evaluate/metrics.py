@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import expit
 
 from cxrscale.common import tables
-from cxrscale.common.tables import Column, Table
+from cxrscale.common.rows import ALL_IMAGES, MEAN
 from cxrscale.data.splits import combine_split
 from cxrscale.evaluate.auroc import average_precision, weighted_auroc, weighted_average_precision
 from cxrscale.evaluate.bootstrap import drawn_weights, interval
@@ -24,39 +24,11 @@ from cxrscale.evaluate.calibration import (
     slope_fit,
 )
 from cxrscale.evaluate.clustered import components, delong_covariance, influence_covariance
+from cxrscale.evaluate.contracts import METRICS, PREDICTIONS
 from cxrscale.evaluate.intervals import NO_ERROR, error_interval
 from cxrscale.evaluate.levels import LEVELS, Sample, group_masks
-from cxrscale.evaluate.predictions import PREDICTIONS, Scores
-
-MEAN = "(mean)"
-ALL = "all"
-
-METRICS = Table(
-    name="metrics",
-    row="a metric of a finding on a split, with one kind of interval",
-    columns=(
-        Column("finding", "text", f"the finding; {MEAN}: mean over the findings that have a value"),
-        Column("metric", "text", "see evaluation.md"),
-        Column("split", "text", "validate, combine or test"),
-        Column("level", "text", "image: each image counts; study: each study, by the mean probability of its images"),
-        Column("group", "text", f"{ALL}, or a subgroup as column: value (on test only)"),
-        Column(
-            "interval",
-            "text",
-            "clustered: from the variance between patients; bootstrap: percentiles over drawn patients; delong: a "
-            "check that takes images for independent; none",
-        ),
-        Column("value", "float64", "the metric", null="undefined, see reason"),
-        Column("lower", "float64", "lower end of the interval", null="undefined, see reason, or interval is none"),
-        Column("upper", "float64", "upper end of the interval", null="undefined, see reason, or interval is none"),
-        Column("n_images", "int64", "images that count; at level study, studies"),
-        Column("n_patients", "int64", "patients they belong to"),
-        Column("n_positive", "int64", "images (studies) with the finding"),
-        Column("n_negative", "int64", "images (studies) without it"),
-        Column("reason", "text", "why a value or an interval is empty", null="nothing is empty, or interval is none"),
-    ),
-    key=("finding", "metric", "split", "level", "group", "interval"),
-)
+from cxrscale.evaluate.predictions import Scores
+from cxrscale.evaluate.settings import EvaluationSettings
 
 NOT_FINITE = "a logit is not finite"
 
@@ -76,19 +48,6 @@ INTERVALS: Mapping[str, Sequence[str]] = {
 
 #: Those between 0 and 1 have their interval on the logit scale.
 UNBOUNDED = ("calibration_slope", "calibration_intercept")
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """replicates, seed: of the bootstrap. confidence: of all intervals. calibration_bins: equal-mass bins of the
-    calibration error. specificity: that the threshold reaches on the combine split. groups: columns of subgroups."""
-
-    replicates: int = 2000
-    confidence: float = 0.95
-    seed: int = 0
-    calibration_bins: int = 15
-    specificity: float = 0.9
-    groups: Sequence[str] = ("view",)
 
 
 @dataclass(frozen=True)
@@ -338,11 +297,11 @@ def evaluate(
     predictions: Path,
     splits: Sequence[str],
     settings: EvaluationSettings,
-    subgroups: pd.DataFrame | None = None,
+    subgroups: Sequence[pd.DataFrame] = (),
 ) -> pd.DataFrame:
     """The metrics of one learner on the splits named: the columns of METRICS. Splits without an image are left out.
 
-    subgroups: of `datasets.subgroups.read_subgroups`, for the columns of settings.groups that are not the view.
+    subgroups: of `data.subgroups`, for the columns of settings.groups that are not the view.
     """
     fit_split = combine_split(tables.read(PREDICTIONS, predictions, columns=["split"]))
     fit_scores = Scores([predictions], fit_split)
@@ -360,7 +319,7 @@ def evaluate(
         scores = Scores([predictions], split)
         if not len(scores):
             continue
-        groups = {ALL: np.ones(len(scores), dtype=bool)}
+        groups = {ALL_IMAGES: np.ones(len(scores), dtype=bool)}
         if split == "test":
             groups |= group_masks(scores.rows, settings.groups, subgroups)
         for level, of_level in LEVELS.items():
@@ -376,7 +335,7 @@ def _threshold_row(sample: Sample, k: int, finding: str, level: str, fitted: Fit
     """The threshold that was fitted, as a logit."""
     counted = ~np.isnan(sample.target[:, k])
     return {
-        "finding": finding, "metric": "threshold", "split": fitted.split, "level": level, "group": ALL,
+        "finding": finding, "metric": "threshold", "split": fitted.split, "level": level, "group": ALL_IMAGES,
         "interval": "none", "value": fitted.threshold, "n_images": int(counted.sum()),
         "n_patients": len(np.unique(sample.patient[counted])),
         "n_positive": int((sample.target[:, k] == 1).sum()), "n_negative": int((sample.target[:, k] == 0).sum()),

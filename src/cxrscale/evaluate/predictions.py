@@ -8,25 +8,7 @@ import pandas as pd
 
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
-from cxrscale.common.tables import Column, Table
-
-PREDICTIONS = Table(
-    name="predictions",
-    row="an image of validate, combine or test",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("study_id", "text", "the study"),
-        Column("subject_id", "text", "the patient"),
-        Column("view", "text", "projection as the data set names it", null="not recorded"),
-        Column("split", "text", "validate, combine or test"),
-        Column("native_px", "int32", "largest resolution at which the image is not enlarged"),
-    ),
-    key=("image_id",),
-    per_finding=(
-        Column("logit:{finding}", "float32", "log odds that the finding is present, by the learner"),
-        Column("target:{finding}", "int8", "1 present, 0 absent", null="ignored by the label policy"),
-    ),
-)
+from cxrscale.evaluate.contracts import PREDICTIONS
 
 
 def predictions_frame(

@@ -18,11 +18,12 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtri
 
-from cxrscale.evaluate import verdicts
-from cxrscale.evaluate.comparison import CONFIRMATORY, ComparisonSettings, FoldScores, compare_scores
-from cxrscale.evaluate.metrics import MEAN
+from cxrscale.common.rows import MEAN
+from cxrscale.evaluate.comparison import FoldScores, compare_scores
+from cxrscale.evaluate.contracts import BETTER_BELOW, CONFIRMATORY, EQUIVALENT, NEEDS, UNDECIDED
+from cxrscale.evaluate.settings import ComparisonSettings
 
-DIFFERENT = (verdicts.NEEDS, verdicts.BETTER_BELOW)
+DIFFERENT = (NEEDS, BETTER_BELOW)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def simulate(design: Design, studies: int, margin: float, confidence: float, see
     """Draw and judge many studies."""
     rng = np.random.default_rng(seed)
     reference = max(design.resolutions_px)
-    settings = ComparisonSettings(reference, margin, confidence, 0.99, replicates=0, seed=0, least_patients=0)
+    settings = ComparisonSettings(
+        reference_px=reference, margin_auroc=margin, confidence=confidence, replicates=0, seed=seed, least_patients=0
+    )
     tally = Tally()
     for _ in range(studies):
         found = compare_scores(draw_study(design, rng), settings)
@@ -192,7 +195,7 @@ def check_claims(
             claim(
                 "false 'equivalent' of one test, true difference the margin",
                 name,
-                (at_margin["verdict"] == verdicts.EQUIVALENT)[:, 0],
+                (at_margin["verdict"] == EQUIVALENT)[:, 0],
                 alpha,
             ),
             claim(
@@ -237,8 +240,8 @@ def power(
                         "patients": patients, "images": patients * design.images_per_patient, "seeds": n_seeds,
                         "difference": effect,
                         "spread": float(tally["difference"][:, tally.finding == k].std(axis=0).mean()),
-                        **{word: float((said == word).mean()) for word in (*DIFFERENT, verdicts.EQUIVALENT)},
-                        verdicts.UNDECIDED: float((said == verdicts.UNDECIDED).mean()),
+                        **{word: float((said == word).mean()) for word in (*DIFFERENT, EQUIVALENT)},
+                        UNDECIDED: float((said == UNDECIDED).mean()),
                     }
                 )  # fmt: skip
     return rows

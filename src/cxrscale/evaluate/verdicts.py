@@ -18,19 +18,17 @@ import numpy as np
 from scipy import special
 
 from cxrscale.evaluate.averaging import Mean
-
-EQUIVALENT = "equivalent"
-UNDECIDED = "undecided"
-NEEDS = "needs the reference"
-BETTER_BELOW = "better below it"
-#: Resolutions above a reference that is not the largest.
-WORSE_ABOVE = "worse above it"
-BETTER_ABOVE = "better above it"
-VERDICTS = (NEEDS, BETTER_BELOW, EQUIVALENT, UNDECIDED, WORSE_ABOVE, BETTER_ABOVE)
-
-LEARNERS = "these learners"
-BETWEEN = "between"
-RESOLUTION = "resolution"
+from cxrscale.evaluate.contracts import (
+    BETTER_ABOVE,
+    BETTER_BELOW,
+    BETWEEN,
+    EQUIVALENT,
+    LEARNERS,
+    NEEDS,
+    RESOLUTION,
+    UNDECIDED,
+    WORSE_ABOVE,
+)
 
 
 def scope_of(n_seeds: int) -> str:

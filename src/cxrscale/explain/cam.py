@@ -1,7 +1,6 @@
 """Class activation maps of the same images at every resolution."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,13 +9,12 @@ from torch import nn
 
 from cxrscale.data.splits import combine_split
 from cxrscale.explain.heads import has_exact_cam
+from cxrscale.explain.settings import CamMethod
 from cxrscale.store.reader import StoreReader
 from cxrscale.train.augmentation import image_keys
 from cxrscale.train.learner import Learner
 from cxrscale.train.loader import decoded_batches
 from cxrscale.train.models import feature_map
-
-Method = Literal["auto", "gradcam", "gradcam++", "layercam"]
 
 #: Pixels computed at once, a matter of memory alone.
 PIXELS = 8 * 512**2
@@ -62,7 +60,7 @@ def select_boxed(
 
 
 def class_activation_maps(
-    model: nn.Module, x: torch.Tensor, findings: Sequence[int], method: Method = "auto"
+    model: nn.Module, x: torch.Tensor, findings: Sequence[int], method: CamMethod = "auto"
 ) -> np.ndarray:
     """The map of one finding for each image.
 
@@ -124,7 +122,7 @@ def maps_of_pairs(
     model: nn.Module,
     store: StoreReader,
     pairs: pd.DataFrame,
-    method: Method = "auto",
+    method: CamMethod = "auto",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The picture, uint8 (height_px, width_px), and the map, float32 (rows, columns), of each pair of an image and a
     finding, in order. model: the learner's network; pairs: the columns finding and image_id."""

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import permutation_test, rankdata
 
-from cxrscale.common.tables import Column, Table
+from cxrscale.common.rows import ALL_CHANNELS, MEAN
 from cxrscale.evaluate.bootstrap import interval
-from cxrscale.evaluate.metrics import MEAN
-from cxrscale.explain.field_size import ALL_CHANNELS
+from cxrscale.explain.contracts import FIELD_EFFECT, FIELD_POINTS
 
 #: Fewer findings have too few orders for a rank correlation to say anything: with four, the least p is 1 / 12.
 LEAST_FINDINGS = 5
@@ -22,59 +21,6 @@ NO_INTERVAL = "most bootstrap replicates draw findings that do not differ: no in
 ONE_RESOLUTION = "one resolution: there is no preference"
 TOO_FEW = f"fewer than {LEAST_FINDINGS} findings with a field and an AUROC"
 CONSTANT = "fields or preferences do not differ between findings"
-
-FIELD_POINTS = Table(
-    name="field_points",
-    row="a finding of a model",
-    columns=(
-        Column("model", "text", "timm name"),
-        Column("finding", "text", "the finding"),
-        Column("reference_px", "int32", "the resolution whose learners' fields these are"),
-        Column("lowest_px", "int32", "the model's lowest resolution"),
-        Column(
-            "field_fraction",
-            "float64",
-            "sigma of the field of the finding's evidence in the trained learner, a fraction of the side, averaged "
-            "over folds and seeds",
-            null="undefined, see reason",
-        ),
-        Column(
-            "preference",
-            "float64",
-            "AUROC at lowest_px minus AUROC at reference_px: above 0, low resolution is better",
-            null="undefined, see reason",
-        ),
-        Column("n_fields", "int32", "learners averaged over"),
-        Column("reason", "text", "why a value is empty", null="nothing is empty"),
-    ),
-    key=("model", "finding"),
-)
-
-FIELD_EFFECT = Table(
-    name="field_effect",
-    row="a model: whether wide fields go with a preference for low resolution, over findings",
-    columns=(
-        Column("model", "text", "timm name"),
-        Column(
-            "spearman",
-            "float64",
-            "rank correlation of field_fraction and preference; the claim says it is positive",
-            null="undefined, see reason",
-        ),
-        Column("lower", "float64", "lower end of its interval, findings drawn anew", null="undefined, see reason"),
-        Column("upper", "float64", "upper end of its interval", null="undefined, see reason"),
-        Column(
-            "p",
-            "float64",
-            "two-sided, by permutation of findings: all orders of up to 8 findings, else 9,999 or as many as "
-            "replicates drawn at random",
-            null="undefined, see reason",
-        ),
-        Column("n_findings", "int32", "findings with a field and a preference"),
-        Column("reason", "text", "why a value is empty", null="nothing is empty"),
-    ),
-    key=("model",),
-)
 
 
 def field_points(

@@ -9,67 +9,15 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import erf
 
-from cxrscale.common.tables import Column, Table
-
-#: The row of the network itself: all channels of the feature map together, as in the paper.
-ALL_CHANNELS = "(all channels)"
+from cxrscale.common.rows import ALL_CHANNELS
+from cxrscale.explain.contracts import RADII, SQUARES
 
 NO_FIELD = "every gradient at the centre is zero"
 NO_POSITIVE = "no gradient at the centre is positive: no squares"
 NO_EVIDENCE = "no linear head on globally averaged features: a finding's evidence has no place of its own"
 
-RADII = (0.50, 0.95)
-SQUARES = (0.20, 0.30, 0.50, 0.99)
 #: Width of the ring along the border, as a fraction of the side.
 RING = 1 / 16
-
-
-def _lengths(name: str, meaning: str) -> tuple[Column, Column]:
-    return (
-        Column(f"{name}_px", "float64", f"{meaning}, pixels of the input", null="undefined, see reason"),
-        Column(f"{name}_fraction", "float64", "the same as a fraction of the side", null="undefined, see reason"),
-    )
-
-
-FIELDS = Table(
-    name="erf",
-    row="the effective receptive field of a learner in one state, for all channels or for the evidence of a finding",
-    columns=(
-        Column(
-            "state",
-            "text",
-            "random (weights), pretrained (where the model has initial weights) or trained; batch statistics of the "
-            "first two are those of the images",
-        ),
-        Column("finding", "text", f"whose evidence at the centre; {ALL_CHANNELS}: the sum over channels"),
-        *_lengths("sigma", "standard deviation of an isotropic Gaussian of the same second moments about the centroid"),
-        *(c for r in RADII for c in _lengths(f"radius{r * 100:.0f}", f"radius about the centroid with {r:.0%} of it")),
-        *(
-            c
-            for s in SQUARES
-            for c in _lengths(f"square{s * 100:.0f}", f"smallest centred square with {s:.0%} of the contribution")
-        ),
-        Column(
-            "edge_ratio",
-            "float64",
-            "energy per pixel in the outermost 1/16 of the side over that of the whole map; 0: nothing is cut off, "
-            "1: as at the border everywhere",
-            null="undefined, see reason",
-        ),
-        Column(
-            "cut_share",
-            "float64",
-            "energy beyond the border, as a share of all, if the map were a Gaussian about the picture's middle that "
-            "has within the picture the spread measured; 1: as wide as an even map",
-            null="undefined, see reason",
-        ),
-        Column("centroid_x_px", "float64", "centroid, pixels from the left edge", null="undefined, see reason"),
-        Column("centroid_y_px", "float64", "centroid, pixels from the upper edge", null="undefined, see reason"),
-        Column("n_images", "int64", "images averaged over"),
-        Column("reason", "text", "why values are empty", null="nothing is empty"),
-    ),
-    key=("state", "finding"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

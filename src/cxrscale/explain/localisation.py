@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from cxrscale.common.tables import Column, Table
+from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES
 from cxrscale.data.boxes import Box, mask_of
 from cxrscale.evaluate.clustered import influence_covariance
+from cxrscale.explain.contracts import LOCALISATION, MEASURES, SIZES
 
 #: Cells along a side of the common grid.
 GRID = 256
@@ -20,46 +21,10 @@ GRID = 256
 #: Of a map's largest value: where IoU may cut.
 THRESHOLDS = np.arange(1, 20) / 20
 
-ALL_FINDINGS = "(all)"
-ALL_SIZES = "all"
-SIZES = ("small", "medium", "large")
-MEASURES = ("hit", "energy", "iou")
 
 NO_BOX = "no test image that shows it has such a box"
 NO_THRESHOLD = "no image to choose the threshold on has a box"
 ONE_PATIENT = "one patient: no interval"
-
-LOCALISATION = Table(
-    name="localisation",
-    row="how well a learner's maps of test images fall into boxes, by one measure",
-    columns=(
-        Column("finding", "text", f"the finding; {ALL_FINDINGS}: all pairs of image and finding"),
-        Column("size", "text", f"share of the picture in boxes: small, medium, large (cam.box_sizes) or {ALL_SIZES}"),
-        Column(
-            "measure",
-            "text",
-            "hit: the largest value lies in a box; energy: share of the positive values in boxes; iou: overlap of "
-            "what is above the threshold with the boxes",
-        ),
-        Column("value", "float64", "mean over maps, 0 to 1", null="undefined, see reason"),
-        Column("lower", "float64", "lower end of the interval, patients as clusters", null="undefined, see reason"),
-        Column("upper", "float64", "upper end of the interval", null="undefined, see reason"),
-        Column("best", "float64", "the same of the best map on the learner's own grid", null="undefined, see reason"),
-        Column(
-            "blind",
-            "float64",
-            "the same of one map for all images of a finding: the mean of its boxes in combine",
-            null="undefined: the finding has no box in combine",
-        ),
-        Column("chance", "float64", "the same of an even map: the share in boxes", null="undefined, see reason"),
-        Column("threshold", "float64", "of iou, as a share of the map's largest value", null="not iou, or undefined"),
-        Column("n_maps", "int64", "maps: pairs of an image and a finding"),
-        Column("n_patients", "int64", "patients they belong to"),
-        Column("n_against", "int64", "maps without a positive value; their energy and iou count as 0"),
-        Column("reason", "text", "why a value is empty", null="nothing is empty"),
-    ),
-    key=("finding", "size", "measure"),
-)  # fmt: skip
 
 
 def interpolation(length: int, n: int) -> np.ndarray:

@@ -4,25 +4,21 @@ from typing import Any
 
 import pandas as pd
 
-from cxrscale.combine.contracts import ALL, CHOSEN, PRIMARY, SEEDS
-from cxrscale.evaluate.metrics import MEAN
-from cxrscale.report.content import (
+from cxrscale.combine.contracts import PRIMARY, SEEDS
+from cxrscale.common.rows import ALL_LEARNERS, CHOSEN, MEAN, MEAN_LABEL
+from cxrscale.report.cells import (
     DASH,
-    MEAN_LABEL,
     Cell,
-    ReportSettings,
-    Results,
-    Table,
-    average,
-    averaged_over,
+    PageTable,
+    average_rows,
+    first_row,
     join,
     joined_reasons,
-    lookup,
     measure,
     missing,
     number,
-    shown_findings,
 )
+from cxrscale.report.inputs import ReportSettings, Results, averaged_over, shown_findings
 
 #: method -> what the page calls it.
 METHODS = {
@@ -64,9 +60,9 @@ def _overall(results: Results) -> tuple[str, str]:
 
 
 def ensemble_name(results: Results, ensemble: str) -> str:
-    members = results.weights[results.weights["ensemble"] == ensemble]
+    members = results["scale_weights"][results["scale_weights"]["ensemble"] == ensemble]
     k = len(members[["model", "resolution_px"]].drop_duplicates())
-    if ensemble == ALL:
+    if ensemble == ALL_LEARNERS:
         return f"all {k} learners"
     return f"the only resolution of {ensemble}" if k == 1 else f"the {k} resolutions of {ensemble}"
 
@@ -76,17 +72,17 @@ def _counted(results: Results) -> str:
     return " and the spread over seeds" if enough else ""
 
 
-def overall_table(results: Results, settings: ReportSettings) -> Table:
+def overall_table(results: Results, settings: ReportSettings) -> PageTable:
     """A row an ensemble and method: AUROC averaged over findings, gains, log loss."""
     finding, name = _overall(results)
-    losses = average(results.stacked, ["ensemble", "finding", "method"], ["log_loss"])
+    losses = average_rows(results["stacked"], ["ensemble", "finding", "method"], ["log_loss"])
     rows: list[list[Cell | str]] = []
-    for ensemble in dict.fromkeys(results.gains["ensemble"]):
+    for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
         for method, label in METHODS.items():
             where = {"ensemble": ensemble, "finding": finding, "method": method}
-            single = lookup(results.gains, **where, against="best_single")
-            mean = lookup(results.gains, **where, against="mean")
-            level, loss = single or mean, lookup(losses, **where)
+            single = first_row(results["gains"], **where, against="best_single")
+            mean = first_row(results["gains"], **where, against="mean")
+            level, loss = single or mean, first_row(losses, **where)
             if level is not None:
                 rows.append(
                     [
@@ -105,22 +101,22 @@ def overall_table(results: Results, settings: ReportSettings) -> Table:
         "taken at their word; AUROC is blind to that."
     )
     head = ["Ensemble of", "Way of combining", "AUROC", "Gain over best single", "Gain over mean", "Log loss"]
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def stacking_table(results: Results, settings: ReportSettings) -> Table:
+def stacking_table(results: Results, settings: ReportSettings) -> PageTable:
     """A row an ensemble and finding: best single, mean and the declared method."""
     rows: list[list[Cell | str]] = []
-    for ensemble in dict.fromkeys(results.gains["ensemble"]):
+    for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
         for finding in _single_findings(results, settings):
             where = {"ensemble": ensemble, "finding": finding}
-            best = lookup(results.gains, **where, method="best_single", against="mean")
-            mean = lookup(results.gains, **where, method="mean", against="best_single")
-            fitted = lookup(results.gains, **where, method=PRIMARY, against="best_single")
-            over_mean = lookup(results.gains, **where, method=PRIMARY, against="mean")
+            best = first_row(results["gains"], **where, method="best_single", against="mean")
+            mean = first_row(results["gains"], **where, method="mean", against="best_single")
+            fitted = first_row(results["gains"], **where, method=PRIMARY, against="best_single")
+            over_mean = first_row(results["gains"], **where, method=PRIMARY, against="mean")
             if best is None or mean is None or fitted is None:
                 continue
-            stacked = results.stacked
+            stacked = results["stacked"]
             which = stacked[(stacked["ensemble"] == ensemble) & (stacked["finding"] == finding)]
             names = ", ".join(dict.fromkeys(which["learner"].dropna().astype(str)))
             level = measure(best, "auroc", "auroc_lower", "auroc_upper")
@@ -143,27 +139,27 @@ def stacking_table(results: Results, settings: ReportSettings) -> Table:
         f"Test AUROC by finding with {settings.confidence:.0%} intervals{averaged_over(results, intervals=False)}. "
         "p is corrected by Holm over the findings of an ensemble."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def methods_table(results: Results, settings: ReportSettings) -> Table:
+def methods_table(results: Results, settings: ReportSettings) -> PageTable:
     """A row an ensemble and finding, a column a method."""
     rows: list[list[Cell | str]] = []
-    for ensemble in dict.fromkeys(results.gains["ensemble"]):
+    for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
         for finding in _single_findings(results, settings):
             cells: list[Cell | str] = []
             for method in METHODS:
                 against = "mean" if method == "best_single" else "best_single"
-                found = lookup(results.gains, ensemble=ensemble, finding=finding, method=method, against=against)
+                found = first_row(results["gains"], ensemble=ensemble, finding=finding, method=method, against=against)
                 cells.append(measure(found, "auroc", "auroc_lower", "auroc_upper") if found else Cell(DASH))
             rows.append([ensemble_name(results, str(ensemble)), finding, *cells])
     caption = f"Test AUROC of every way of combining with {settings.confidence:.0%} intervals; exploratory."
-    return Table(caption, ["Ensemble of", "Finding", *METHODS.values()], rows)
+    return PageTable(caption, ["Ensemble of", "Finding", *METHODS.values()], rows)
 
 
 def gains_sentence(results: Results, settings: ReportSettings) -> str:
     """For how many findings fitted weights beat the best single learner."""
-    chosen = results.gains[(results.gains["method"] == PRIMARY) & (results.gains["against"] == "best_single")]
+    chosen = results["gains"][(results["gains"]["method"] == PRIMARY) & (results["gains"]["against"] == "best_single")]
     chosen = chosen[chosen["finding"].isin(_single_findings(results, settings)) & (chosen["n_learners"] > 1)]
     parts = []
     for ensemble, rows in chosen.groupby("ensemble", sort=False):
@@ -185,7 +181,7 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
     sentences = []
     for model in results.models:
         where = {"model": model, "method": PRIMARY, "control": CHOSEN}
-        row = lookup(results.control, **where, finding=overall)
+        row = first_row(results["control"], **where, finding=overall)
         if row is None or row["n_learners"] < 2:
             continue
         k = row["n_learners"]
@@ -202,7 +198,7 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
             else "so combining resolutions is worse than combining seeds" if upper < 0
             else "which shows no gain of resolution beyond that of ensembling"
         )  # fmt: skip
-        findings = results.control[results.control["finding"].isin(_single_findings(results, settings))]
+        findings = results["control"][results["control"]["finding"].isin(_single_findings(results, settings))]
         for column, value in where.items():
             findings = findings[findings[column] == value]
         shown = findings["p_holm"] < 1 - settings.confidence
@@ -216,9 +212,9 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
     return sentences
 
 
-def control_table(results: Results, settings: ReportSettings) -> Table | None:
+def control_table(results: Results, settings: ReportSettings) -> PageTable | None:
     """A row a model and finding: the declared method against the chosen control. None without any control."""
-    known = results.control[results.control["effect"].notna()]
+    known = results["control"][results["control"]["effect"].notna()]
     labels = shown_findings(results, settings)
     rows: list[list[Cell | str]] = []
     primary = known[(known["method"] == PRIMARY) & (known["control"] == CHOSEN)]
@@ -243,28 +239,28 @@ def control_table(results: Results, settings: ReportSettings) -> Table | None:
         f"{settings.confidence:.0%} intervals, which count patients and the chance of training."
     )
     head = ["Model", "Finding", "Over resolutions", "Control", "Effect of combining resolutions"]
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def controls_table(results: Results, settings: ReportSettings) -> Table | None:
+def controls_table(results: Results, settings: ReportSettings) -> PageTable | None:
     """A row a model and method, a column a control: effects averaged over findings. None without any control."""
     overall, name = _overall(results)
-    known = results.control[results.control["effect"].notna() & (results.control["finding"] == overall)]
+    known = results["control"][results["control"]["effect"].notna() & (results["control"]["finding"] == overall)]
     if known.empty:
         return None
     controls = [CHOSEN, *sorted(set(known["control"]) - {CHOSEN}, key=int)]
     rows: list[list[Cell | str]] = []
     for (model, method), _ in known.groupby(["model", "method"], sort=False):
-        found = [lookup(known, model=model, method=method, control=c) for c in controls]
+        found = [first_row(known, model=model, method=method, control=c) for c in controls]
         rows.append([str(model), METHODS[str(method)], *(tested(f, "effect") for f in found)])
     caption = f"Effect of combining resolutions against every control, {name}; exploratory."
     head = ["Model", "Way of combining", *("Chosen on validation" if c == CHOSEN else f"{c} px" for c in controls)]
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def calibration_table(results: Results, settings: ReportSettings) -> Table:
+def calibration_table(results: Results, settings: ReportSettings) -> PageTable:
     """A row a learner's model and resolution: how far its probabilities can be taken at their word, on combine."""
-    weights = results.weights
+    weights = results["scale_weights"]
     own = weights[
         (weights["ensemble"] == weights["model"]) & weights["finding"].isin(_single_findings(results, settings))
     ]
@@ -291,7 +287,7 @@ def calibration_table(results: Results, settings: ReportSettings) -> Table:
         f"and intercept 0 are calibrated; a slope below 1 is too sure, and those below {TOO_SURE} are marked. In a "
         "mean of probabilities those who are sure decide, right or wrong: there it can lose to its best member."
     )
-    return Table(
+    return PageTable(
         caption, ["Model", "Resolution", "Log loss (mean)", "Slope (median)", "Intercept"], rows, frozenset(marked)
     )
 
@@ -300,14 +296,14 @@ def calibration_sentence(results: Results, settings: ReportSettings) -> str | No
     """Why weights on probabilities lose, where they do; None where they do not."""
     finding, name = _overall(results)
     parts = []
-    for ensemble in dict.fromkeys(results.gains["ensemble"]):
+    for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
         plain, calibrated = (
-            lookup(results.gains, ensemble=ensemble, finding=finding, method=method, against="best_single")
+            first_row(results["gains"], ensemble=ensemble, finding=finding, method=method, against="best_single")
             for method in (PRIMARY, "softmax_calibrated")
         )
         if plain is None or calibrated is None or missing(plain["gain"]) or not plain["gain"] < 0:
             continue
-        slope = results.weights.loc[results.weights["ensemble"] == ensemble, "slope"].dropna()
+        slope = results["scale_weights"].loc[results["scale_weights"]["ensemble"] == ensemble, "slope"].dropna()
         parts.append(
             f"with {ensemble_name(results, str(ensemble))} by {number(plain['gain'], signed=True)} (each learner "
             f"calibrated first: {number(calibrated['gain'], signed=True)}; calibration slopes from "
@@ -325,9 +321,14 @@ def calibration_sentence(results: Results, settings: ReportSettings) -> str | No
 def weights_frame(results: Results) -> pd.DataFrame:
     """Weights averaged over folds and seeds, with the ends of their intervals and whether half or more are doubted."""
     by = ["ensemble", "finding", "model", "resolution_px"]
-    averaged = average(results.weights, by, ["weight"])
-    ends = average(results.weights, by, ["lower", "upper"])
-    doubted = results.weights["warning"].notna().groupby([results.weights[b] for b in by], sort=False).mean()
+    averaged = average_rows(results["scale_weights"], by, ["weight"])
+    ends = average_rows(results["scale_weights"], by, ["lower", "upper"])
+    doubted = (
+        results["scale_weights"]["warning"]
+        .notna()
+        .groupby([results["scale_weights"][b] for b in by], sort=False)
+        .mean()
+    )
     return averaged.merge(ends[[*by, "lower", "upper"]], on=by).assign(doubted=(doubted >= 0.5).to_numpy())
 
 
@@ -348,7 +349,7 @@ def doubt_sentence(results: Results, settings: ReportSettings) -> str:
 
 def weight_warnings(results: Results, settings: ReportSettings) -> list[str]:
     """Where weights are not fitted."""
-    rows = results.weights[results.weights["finding"].isin(_single_findings(results, settings))]
+    rows = results["scale_weights"][results["scale_weights"]["finding"].isin(_single_findings(results, settings))]
     several = rows.groupby(["ensemble", "fold", "seed", "finding"])["weight"].transform("size") > 1
     rows = rows[several & rows["reason"].notna()]
     return [

@@ -6,34 +6,29 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cxrscale.common.rows import ALL_CHANNELS, ALL_FINDINGS, ALL_SIZES
 from cxrscale.data.boxes import boxes_by_pair
-from cxrscale.explain.field_size import ALL_CHANNELS
-from cxrscale.explain.localisation import ALL_FINDINGS, ALL_SIZES, SIZES
+from cxrscale.explain.contracts import LENGTHS, SIZES
 from cxrscale.report import figures
-from cxrscale.report.content import (
+from cxrscale.report.cells import (
     DASH,
     Cell,
-    ReportSettings,
-    Results,
-    Table,
-    average,
-    averaged_over,
+    PageTable,
+    average_rows,
+    first_row,
     join,
     joined_reasons,
-    lookup,
     measure,
     missing,
     number,
-    shown_findings,
     text_or,
 )
-
-LENGTHS = ("sigma", "radius50", "radius95", "square20", "square30", "square50", "square99")
+from cxrscale.report.inputs import ReportSettings, Results, averaged_over, shown_findings
 
 
 def fields_frame(results: Results) -> pd.DataFrame:
     """Sizes averaged over folds and seeds, a row a (model, resolution_px, state, finding); centroids as fractions."""
-    fields = results.fields.copy()
+    fields = results["erf"].copy()
     width = fields["sigma_px"] / fields["sigma_fraction"]
     for axis in "xy":
         fields[f"centroid_{axis}_fraction"] = fields[f"centroid_{axis}_px"] / width
@@ -50,13 +45,13 @@ def network_fields(results: Results) -> pd.DataFrame:
     return fields[fields["finding"] == ALL_CHANNELS]
 
 
-def fields_table(results: Results) -> Table:
+def fields_table(results: Results) -> PageTable:
     sizes = network_fields(results)
     rows: list[list[Cell | str]] = []
     for model in results.models:
         for resolution in results.resolutions(model):
             for state, called in figures.STATES.items():
-                found = lookup(sizes, model=model, resolution_px=resolution, state=state)
+                found = first_row(sizes, model=model, resolution_px=resolution, state=state)
                 if found is None:
                     continue
                 row: list[Cell | str] = [model, f"{resolution} px", called]
@@ -69,17 +64,17 @@ def fields_table(results: Results) -> Table:
         "Model", "Resolution", "State", "σ", "Radius of 50% of the energy", "Radius of 95%",
         "Centred square with 20% of the contribution", "30%", "50%", "99%", "At the border", "Cut off",
     ]  # fmt: skip
-    images = join(dict.fromkeys(str(n) for n in results.fields["n_images"]))
+    images = join(dict.fromkeys(str(n) for n in results["erf"]["n_images"]))
     caption = (
         f"Effective receptive fields as fractions of the side, over {images} validation images a learner"
         f"{averaged_over(results, intervals=False)}. An even map has σ 0.289. At the border: energy per pixel there "
         "over that of the whole map (0: the field ends within the picture; 1: as much at the border as anywhere, so "
         "that the sizes measure the picture). Cut off: the share beyond the border, if the field were a Gaussian."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def finding_fields_table(results: Results, settings: ReportSettings) -> Table:
+def finding_fields_table(results: Results, settings: ReportSettings) -> PageTable:
     """Fields of the findings' evidence, trained, with the preference for low resolution."""
     sizes = fields_frame(results)
     resolutions = sorted(int(r) for r in set(results.learners["resolution_px"]))
@@ -89,26 +84,26 @@ def finding_fields_table(results: Results, settings: ReportSettings) -> Table:
         for finding in labels:
             row: list[Cell | str] = [model, finding]
             for r in resolutions:
-                found = lookup(sizes, model=model, resolution_px=r, state="trained", finding=finding)
+                found = first_row(sizes, model=model, resolution_px=r, state="trained", finding=finding)
                 if found is None:
                     row.append(Cell(DASH, "not trained"))
                 elif missing(found["sigma_fraction"]):
                     row.append(Cell(DASH, text_or(found["reason"], "no reason recorded")))
                 else:
                     row.append(Cell(number(found["sigma_fraction"]), f"border {number(found['edge_ratio'], 2)}"))
-            point = lookup(results.field_points, model=model, finding=finding)
+            point = first_row(results["field_points"], model=model, finding=finding)
             preference = None if point is None else point["preference"]
             note = "" if not missing(preference) else text_or(point and point["reason"], "no reason recorded")
             row.append(Cell(number(preference, signed=True), note))
             rows.append(row)
-    first = results.field_points.iloc[0] if len(results.field_points) else None
+    first = results["field_points"].iloc[0] if len(results["field_points"]) else None
     what = f"AUROC at {first['lowest_px']} px minus at {first['reference_px']} px" if first is not None else "AUROC"
     head = ["Model", "Finding", *(f"σ at {r} px" for r in resolutions), what]
     caption = (
         "σ of the field of each finding's evidence at the centre, trained, as a fraction of the side"
         f"{averaged_over(results, intervals=False)}; below it the energy at the border."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
 def field_effect_words(row: Mapping[Any, Any]) -> str:
@@ -126,7 +121,7 @@ def field_effect_words(row: Mapping[Any, Any]) -> str:
 def field_effect_sentences(results: Results, settings: ReportSettings) -> dict[str, str]:
     """model -> what the study says of the claim that findings which need a wide field prefer low resolution."""
     said = {}
-    for row in results.field_effect.to_dict("records"):
+    for row in results["field_effect"].to_dict("records"):
         words = field_effect_words(row)
         if missing(row["spearman"]) or missing(row["lower"]):
             verdict = "the claim cannot be judged here"
@@ -144,23 +139,22 @@ def field_effect_sentences(results: Results, settings: ReportSettings) -> dict[s
 
 
 def draw_field_effect(results: Results) -> Figure:
-    found = {str(row["model"]): field_effect_words(row) for row in results.field_effect.to_dict("records")}
-    return figures.field_effect(results.field_points, found)
+    found = {str(row["model"]): field_effect_words(row) for row in results["field_effect"].to_dict("records")}
+    return figures.field_effect(results["field_points"], found)
 
 
 def localisation_frame(results: Results) -> pd.DataFrame:
     """localisation.csv averaged over folds and seeds, a row a (model, resolution_px, finding, size, measure)."""
-    assert results.localisation is not None
     by = ["model", "resolution_px", "finding", "size", "measure"]
-    averaged = average(results.localisation, by, ["value", "lower", "upper"])
-    others = results.localisation.groupby(by, sort=False, dropna=False).agg(
+    averaged = average_rows(results["localisation"], by, ["value", "lower", "upper"])
+    others = results["localisation"].groupby(by, sort=False, dropna=False).agg(
         best=("best", "mean"), blind=("blind", "mean"), chance=("chance", "mean"), threshold=("threshold", "mean"),
         n_maps=("n_maps", "sum"), n_patients=("n_patients", "sum"), n_against=("n_against", "sum"),
     )  # fmt: skip
     return averaged.merge(others.reset_index(), on=by)
 
 
-def localisation_table(results: Results, settings: ReportSettings) -> Table:
+def localisation_table(results: Results, settings: ReportSettings) -> PageTable:
     """All boxes by finding, then all findings by size."""
     frame = localisation_frame(results)
     labels = [f for f in shown_findings(results, settings) if f in results.findings]
@@ -172,7 +166,7 @@ def localisation_table(results: Results, settings: ReportSettings) -> Table:
             for finding, size, called in groups:
                 row: list[Cell | str] = [model, f"{resolution} px", called]
                 for name in figures.MEASURE_NAMES:
-                    found = lookup(
+                    found = first_row(
                         frame, model=model, resolution_px=resolution, finding=finding, size=size, measure=name
                     )
                     if found is None or found["n_maps"] == 0:
@@ -194,14 +188,14 @@ def localisation_table(results: Results, settings: ReportSettings) -> Table:
         "of a finding, the mean of its boxes in combine; a map no better than that may only know where the finding "
         "usually is. Chance: an even map. IoU cuts where it was best on combine."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def activation_table(results: Results) -> Table:
+def activation_table(results: Results) -> PageTable:
     """Ids of the pictures in the figure of maps."""
     first = results.activation[0] if results.activation else None
     pairs = zip(first.findings, first.image_ids, strict=True) if first else []
-    return Table("Images in the order of the rows.", ["Finding", "image_id"], [[str(f), str(i)] for f, i in pairs])
+    return PageTable("Images in the order of the rows.", ["Finding", "image_id"], [[str(f), str(i)] for f, i in pairs])
 
 
 def draw_activation(results: Results, settings: ReportSettings) -> Figure:
@@ -210,4 +204,4 @@ def draw_activation(results: Results, settings: ReportSettings) -> Figure:
         return figures.activation_maps(results.activation, {})
     wanted = {i for learner in results.activation for i in learner.image_ids}
     drawn = results.boxes[results.boxes["image_id"].isin(wanted)]
-    return figures.activation_maps(results.activation, boxes_by_pair(drawn, results.manifest, settings.geometry))
+    return figures.activation_maps(results.activation, boxes_by_pair(drawn, results["index"], settings.geometry))

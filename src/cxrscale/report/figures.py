@@ -5,66 +5,29 @@ viridis, which keeps its order for colour-blind readers and in grey print.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import NullFormatter
 from PIL import Image
 
-from cxrscale.common.atomic import replacing
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
-GREY = "0.35"
-#: Longest side to which maps and pictures are brought for drawing: more than a panel can show.
-DRAWN_PX = 256
-
-
-@dataclass(frozen=True)
-class ActivationMaps:
-    """Maps of one learner. findings, image_ids: (image,); maps: float (image, rows, columns) on the feature map's own
-    grid, signed where exact; pictures: uint8 (image, height_px, width_px)."""
-
-    model: str
-    resolution_px: int
-    findings: Sequence[str]
-    image_ids: Sequence[str]
-    maps: np.ndarray
-    pictures: np.ndarray
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG at 110 dots an inch; the same figure gives the same bytes."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-
-
-def resolution_colours(resolutions: Sequence[int]) -> dict[int, Any]:
-    """A colour for each resolution, from dark (low) to light."""
-    ordered = sorted(set(resolutions))
-    shades = np.linspace(0.0, 0.88, len(ordered))
-    return {r: matplotlib.colormaps["viridis"](shade) for r, shade in zip(ordered, shades, strict=True)}
-
-
-def plain(text: object) -> str:
-    """Text that matplotlib draws as it stands, not as mathematics."""
-    return str(text).replace("$", r"\$")
-
-
-def shrink(map_: np.ndarray, longest_px: int = DRAWN_PX) -> np.ndarray:
-    """Average blocks of a picture (height_px, width_px) so that no side is above longest_px; float64."""
-    step = int(np.ceil(max(map_.shape) / longest_px))
-    rows, columns = (-(-side // step) for side in map_.shape)
-    padded = np.pad(map_, ((0, rows * step - map_.shape[0]), (0, columns * step - map_.shape[1])), mode="edge")
-    return padded.reshape(rows, step, columns, step).mean(axis=(1, 3), dtype=np.float64)
+from cxrscale.report.drawing import (
+    DRAWN_PX,
+    GREY,
+    LINES,
+    MARKERS,
+    legend,
+    plain,
+    reasons_of,
+    resolution_colours,
+    say,
+    shrink,
+)
+from cxrscale.report.inputs import ActivationMaps
 
 
 def auroc_by_resolution(levels: pd.DataFrame, labels: Mapping[str, str], confidence: float) -> Figure:
@@ -98,7 +61,7 @@ def auroc_by_resolution(levels: pd.DataFrame, labels: Mapping[str, str], confide
                 axis.plot([at, at], [row.lower, row.upper], color=colour, linewidth=1.6, zorder=2)
                 axis.plot(at, row.value, MARKERS[m % len(MARKERS)], color=colour, markersize=5.5, zorder=3)
         if here["value"].isna().all():
-            _say(axis, f"undefined: {_reason(here)}")
+            say(axis, f"undefined: {reasons_of(here)}")
         axis.set_xscale("log", base=2)
         axis.set_xticks(resolutions, [str(r) for r in resolutions])
         axis.set_xticks([], minor=True)
@@ -107,7 +70,7 @@ def auroc_by_resolution(levels: pd.DataFrame, labels: Mapping[str, str], confide
         axis.tick_params(labelbottom=last_of_column)
         axis.set_xlabel("Side of the input [px]" if last_of_column else "")
         axis.set_ylabel("Test AUROC" if number % columns == 0 else "")
-    _legend(figure, models, [], f"bars: {confidence:.0%} interval, grey line: chance")
+    legend(figure, models, [], f"bars: {confidence:.0%} interval, grey line: chance")
     return figure
 
 
@@ -151,7 +114,7 @@ def differences_to_reference(
         axis.set_xlabel(f"Test AUROC minus that{reference}")
     shown_anywhere = [r for r in resolutions if r in set(differences["resolution_px"])]
     note = f"bars: {confidence:.0%} interval, grey band: ± margin {margin:g}, filled: shown (Holm)"
-    _legend(figure, [], [(r, colours[r]) for r in shown_anywhere], note)
+    legend(figure, [], [(r, colours[r]) for r in shown_anywhere], note)
     return figure
 
 
@@ -169,7 +132,7 @@ def receptive_fields(maps: Mapping[tuple[str, int], Mapping[str, np.ndarray]], s
     figure = Figure(figsize=(1.3 + 1.75 * max(len(maps), 2), 0.7 + 2.1 * len(states)), layout="constrained")
     axes = figure.subplots(len(states), max(len(maps), 1), squeeze=False, sharex=True, sharey=True)
     if not maps:
-        _say(axes[0, 0], "no map")
+        say(axes[0, 0], "no map")
     for column, ((model, resolution), by_state) in enumerate(maps.items()):
         for row, state in enumerate(states):
             axis = axes[row, column]
@@ -184,7 +147,7 @@ def receptive_fields(maps: Mapping[tuple[str, int], Mapping[str, np.ndarray]], s
             if state not in by_state:
                 axis.set_title(above, fontsize=8)
                 axis.set_box_aspect(1)
-                _say(axis, "no such state" if state == "pretrained" else "no map")
+                say(axis, "no such state" if state == "pretrained" else "no map")
                 continue
             # The square root brings out the flanks: it is the gradient's size instead of its energy.
             amplitude = np.sqrt(np.clip(by_state[state], 0, None))
@@ -216,7 +179,7 @@ def field_effect(points: pd.DataFrame, found: Mapping[str, str]) -> Figure:
             at = (row.field_fraction, row.preference)
             axis.annotate(str(numbers[row.finding]), at, xytext=(4, 3), textcoords="offset points", fontsize=8)
         if here.empty:
-            _say(axis, "no finding has both a field and an AUROC")
+            say(axis, "no finding has both a field and an AUROC")
         axis.margins(x=0.12, y=0.12)
         axis.set_xlabel("σ of the finding's field, fraction of the side")
     if len(points):
@@ -244,7 +207,7 @@ def localisation(measured: pd.DataFrame, confidence: float) -> Figure:
     colours = resolution_colours(resolutions)
     figure = Figure(figsize=(9.4, 1.0 + 2.3 * max(len(sizes), 1)), layout="constrained")
     if not sizes:
-        _say(figure.subplots(), "no test image that shows a finding has a box")
+        say(figure.subplots(), "no test image that shows a finding has a box")
         return figure
     axes = figure.subplots(len(sizes), len(MEASURE_NAMES), squeeze=False, sharex=True, sharey=True)
     for y, size in enumerate(sizes):
@@ -263,7 +226,7 @@ def localisation(measured: pd.DataFrame, confidence: float) -> Figure:
                     axis.plot([at, at], [row.lower, row.upper], color=colour, linewidth=1.6, zorder=3)
                     axis.plot(at, row.value, MARKERS[m % len(MARKERS)], color=colour, markersize=5.5, zorder=4)
             if here["value"].isna().all():
-                _say(axis, _reason(here))
+                say(axis, reasons_of(here))
             axis.set_xscale("log", base=2)
             axis.set_xticks(resolutions, [str(r) for r in resolutions])
             axis.set_xticks([], minor=True)
@@ -280,7 +243,7 @@ def localisation(measured: pd.DataFrame, confidence: float) -> Figure:
         Line2D([], [], marker="_", linestyle="", color=c, markersize=12, markeredgewidth=2, label=n)
         for n, c in baselines
     ]
-    _legend(figure, models, [], f"bars: {confidence:.0%} interval", marks)
+    legend(figure, models, [], f"bars: {confidence:.0%} interval", marks)
     return figure
 
 
@@ -297,7 +260,7 @@ def activation_maps(
     columns = 1 + len(learners)
     figure = Figure(figsize=(1.2 + 1.7 * max(columns, 2), 0.9 + 1.85 * max(len(rows), 1)), layout="constrained")
     if not rows:
-        _say(figure.subplots(), "no test image shows a finding")
+        say(figure.subplots(), "no test image shows a finding")
         return figure
     axes = figure.subplots(len(rows), columns, squeeze=False)
     finest = max(learners, key=lambda learner: learner.resolution_px)
@@ -313,7 +276,7 @@ def activation_maps(
             if column == 0:
                 axis.set_ylabel(plain(finding), fontsize=8)
             if (finding, image_id) not in found:
-                _say(axis, "no map")
+                say(axis, "no map")
                 continue
             k = found[finding, image_id]
             axis.imshow(shrink(learner.pictures[k]), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0), aspect="equal")
@@ -361,7 +324,7 @@ def scale_weights(weights: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     figure = Figure(figsize=(2.6 + 0.95 * max(most, 3), max(2.2, panel * len(ensembles))), layout="constrained")
     axes = figure.subplots(max(len(ensembles), 1), 1, squeeze=False)[:, 0]
     if not ensembles:
-        _say(axes[0], "no ensemble")
+        say(axes[0], "no ensemble")
     for axis, ensemble in zip(axes, ensembles, strict=False):
         here = weights[weights["ensemble"] == ensemble]
         columns = {learner: x for x, learner in enumerate(learners[ensemble])}
@@ -408,7 +371,7 @@ def cost_against_auroc(points: pd.DataFrame, confidence: float) -> Figure:
             axis.plot([row.seconds] * 2, [row.lower, row.upper], color=colour, linewidth=1.6, zorder=2)
             axis.plot(row.seconds, row.value, MARKERS[m % len(MARKERS)], color=colour, markersize=7, zorder=3)
     if shown.empty:
-        _say(axis, "no AUROC has a value")
+        say(axis, "no AUROC has a value")
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(shown):
@@ -418,7 +381,7 @@ def cost_against_auroc(points: pd.DataFrame, confidence: float) -> Figure:
         axis.xaxis.set_minor_formatter("{x:,.3g}" if high / low < 20 else NullFormatter())
     axis.set_xlabel("Training time of one learner [s]")
     axis.set_ylabel("Mean test AUROC of all findings")
-    _legend(figure, models, list(colours.items()), f"bars: {confidence:.0%} interval")
+    legend(figure, models, list(colours.items()), f"bars: {confidence:.0%} interval")
     return figure
 
 
@@ -444,36 +407,5 @@ def training_curves(history: pd.DataFrame) -> Figure:
         axis.set_xlabel("Epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("Mean validation AUROC")
-    _legend(figure, [], [(r, colours[r]) for r in resolutions], "dot: best epoch")
+    legend(figure, [], [(r, colours[r]) for r in resolutions], "dot: best epoch")
     return figure
-
-
-def _legend(
-    figure: Figure,
-    models: Sequence[str],
-    resolutions: Sequence[tuple[int, Any]],
-    note: str,
-    marks: Sequence[Line2D] = (),
-) -> None:
-    entries = [
-        Line2D(
-            [], [], marker=MARKERS[m % len(MARKERS)], linestyle=LINES[m % len(LINES)], color=GREY, label=plain(model)
-        )
-        for m, model in enumerate(models)
-    ]
-    entries += [Line2D([], [], marker="o", color=colour, label=f"{r} px") for r, colour in resolutions]
-    entries += marks
-    figure.legend(
-        handles=entries, title=note, title_fontsize=8, fontsize=8, loc="outside lower center",
-        ncols=min(max(len(entries), 1), 4), frameon=False,
-    )  # fmt: skip
-
-
-def _say(axis: Axes, text: str) -> None:
-    axis.text(
-        0.5, 0.5, plain(text), ha="center", va="center", fontsize=8, color=GREY, wrap=True, transform=axis.transAxes
-    )
-
-
-def _reason(rows: pd.DataFrame) -> str:
-    return "; ".join(dict.fromkeys(rows["reason"].dropna().astype(str))) or "no reason recorded"

@@ -14,11 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from cxrscale.common.notes import NAMED
+from cxrscale.common.rows import ALL_FINDINGS, MEAN
 from cxrscale.data.splits import combine_split
-from cxrscale.evaluate.comparison import CONFIRMATORY
-from cxrscale.evaluate.metrics import MEAN
-from cxrscale.explain.localisation import ALL_FINDINGS
+from cxrscale.evaluate.contracts import CONFIRMATORY
 from cxrscale.report import figures
+from cxrscale.report.cells import DASH, PageTable, join, joined_reasons, missing, text_or
 from cxrscale.report.combining import (
     calibration_sentence,
     calibration_table,
@@ -33,19 +33,6 @@ from cxrscale.report.combining import (
     weight_warnings,
     weights_frame,
 )
-from cxrscale.report.content import (
-    DASH,
-    ReportSettings,
-    Results,
-    Table,
-    averaged_over,
-    cost_frame,
-    join,
-    joined_reasons,
-    missing,
-    shown_findings,
-    text_or,
-)
 from cxrscale.report.explaining import (
     activation_table,
     draw_field_effect,
@@ -56,6 +43,7 @@ from cxrscale.report.explaining import (
     localisation_table,
     network_fields,
 )
+from cxrscale.report.inputs import ReportSettings, Results, averaged_over, cost_frame, shown_findings
 from cxrscale.report.performance import performance_tables
 from cxrscale.report.planted import planted_table
 from cxrscale.report.resolutions import (
@@ -84,14 +72,14 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
     """What a reader must know before trusting a number."""
     found: list[str] = []
     labels = shown_findings(results, settings)
-    levels = results.levels[results.levels["finding"].isin(labels)]
+    levels = results["auroc"][results["auroc"]["finding"].isin(labels)]
     empty = levels[levels["value"].isna()]
     for (finding, fold), rows in empty.groupby(["finding", "fold"], sort=False):
         found.append(f"{labels[str(finding)]}, fold {fold}: AUROC is undefined ({joined_reasons(rows['reason'])}).")
     no_interval = levels[levels["value"].notna() & levels["lower"].isna()]
     for (finding, fold), rows in no_interval.groupby(["finding", "fold"], sort=False):
         found.append(f"{labels[str(finding)]}, fold {fold}: AUROC has no interval ({joined_reasons(rows['reason'])}).")
-    differences = results.differences[results.differences["finding"].isin(labels)]
+    differences = results["differences"][results["differences"]["finding"].isin(labels)]
     for (finding, reason), rows in differences[differences["reason"].notna()].groupby(
         ["finding", "reason"], sort=False
     ):
@@ -112,10 +100,10 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
         )
     if len(set(results.learners["seed"])) <= 2:
         found.append(scope_sentence(results))
-    if len(results.quarantine):
-        found.append(f"{len(results.quarantine):,} images could not be used and are missing at every resolution.")
+    if len(results["quarantine"]):
+        found.append(f"{len(results['quarantine']):,} images could not be used and are missing at every resolution.")
     if settings.native_at_least_px:
-        small = int((results.manifest["native_px"] < settings.native_at_least_px).sum())
+        small = int((results["index"]["native_px"] < settings.native_at_least_px).sum())
         found.append(
             f"{small:,} images whose native file is smaller than {settings.native_at_least_px} px are left out at "
             f"every resolution (store.upscale: exclude)."
@@ -133,8 +121,8 @@ def draw_figures(results: Results, settings: ReportSettings) -> dict[str, Figure
     """The figures that hold no picture of a patient, by name."""
     labels = shown_findings(results, settings)
     single = {f: label for f, label in labels.items() if f != MEAN}
-    levels = results.averages
-    against = results.differences[results.differences["kind"] == CONFIRMATORY]
+    levels = results["averages"]
+    against = results["differences"][results["differences"]["kind"] == CONFIRMATORY]
     weights = weights_frame(results)
     drawn = {
         "auroc": figures.auroc_by_resolution(levels, labels, settings.confidence),
@@ -145,9 +133,9 @@ def draw_figures(results: Results, settings: ReportSettings) -> dict[str, Figure
         "weights": figures.scale_weights(weights[weights["finding"].isin(single)], single),
         "erf": figures.receptive_fields(results.field_maps, network_fields(results)),
         "field_effect": draw_field_effect(results),
-        "training": figures.training_curves(results.history),
+        "training": figures.training_curves(results["history"]),
     }
-    if results.localisation is not None:
+    if "localisation" in results:
         frame = localisation_frame(results)
         drawn["localisation"] = figures.localisation(frame[frame["finding"] == ALL_FINDINGS], settings.confidence)
     return drawn
@@ -225,9 +213,9 @@ def summary_lines(results: Results, settings: ReportSettings, report_path: str) 
         lines.append(f"{len(models) - most} more models: see the report.")
     lines.append(gains_sentence(results, settings))
     lines.append(scope_sentence(results))
-    lines += [f"Note: {shown_note(row, with_examples=False)}" for row in results.notes.head(NAMED).itertuples()]
-    if len(results.notes) > NAMED:
-        lines.append(f"{len(results.notes) - NAMED} more notes: see the report's first lines.")
+    lines += [f"Note: {shown_note(row, with_examples=False)}" for row in results["notes"].head(NAMED).itertuples()]
+    if len(results["notes"]) > NAMED:
+        lines.append(f"{len(results['notes']) - NAMED} more notes: see the report's first lines.")
     warned = len(warnings_of(results, settings))
     lines += [f"Warnings in the report: {warned}.", f"Report: {report_path}"]
     return lines
@@ -269,17 +257,17 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
         fields=fields_table(results),
         finding_fields=finding_fields_table(results, settings),
         field_effect=field_effect_sentences(results, settings),
-        localisation=localisation_table(results, settings) if results.localisation is not None else None,
+        localisation=localisation_table(results, settings) if "localisation" in results else None,
         precision=precision_table(results, settings),
         performance=performance_tables(results, settings),
         planted=planted_table(results, settings) if results.planted is not None else None,
         activation=activation_table(results) if settings.patient_pictures else None,
-        notes=[shown_note(row, with_examples=False) for row in results.notes.itertuples()],
+        notes=[shown_note(row, with_examples=False) for row in results["notes"].itertuples()],
         images=images_table(results, settings),
         stores=store_table(results),
         bits=bits_table(results),
         counts=findings_table(results, settings),
-        n_quarantined=len(results.quarantine),
+        n_quarantined=len(results["quarantine"]),
         protocol=protocol_table(settings),
         warnings=warnings_of(results, settings),
         provenance=provenance_tables(results),
@@ -290,17 +278,17 @@ def render_report(results: Results, settings: ReportSettings, figure_paths: Mapp
 
 def render_local(results: Results, settings: ReportSettings, cam_path: Path) -> str:
     """The page with pictures and ids, which stays where the data may be."""
-    quarantined = Table(
+    quarantined = PageTable(
         "Images that could not be used.",
         ["image_id", "File", "Reason"],
         [
             [text_or(r.image_id, DASH), text_or(r.path, DASH), text_or(r.reason, DASH)]
-            for r in results.quarantine.itertuples()
+            for r in results["quarantine"].itertuples()
         ],
     )
     return environment().get_template("local.html.j2").render(
         settings=settings,
-        notes=[shown_note(row, with_examples=True) for row in results.notes.itertuples()],
+        notes=[shown_note(row, with_examples=True) for row in results["notes"].itertuples()],
         images=activation_table(results),
         quarantined=quarantined,
         cam=picture("cam", cam_path, results, settings),

@@ -4,23 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cxrscale.evaluate.metrics import ALL, MEAN
-from cxrscale.report.content import (
-    DASH,
-    KEY,
-    Cell,
-    ReportSettings,
-    Results,
-    Table,
-    average,
-    averaged_over,
-    lookup,
-    measure,
-    missing,
-    number,
-    shown_findings,
-    text_or,
-)
+from cxrscale.common.rows import ALL_IMAGES, MEAN
+from cxrscale.report.cells import DASH, Cell, PageTable, average_rows, first_row, measure, missing, number, text_or
+from cxrscale.report.inputs import KEY, ReportSettings, Results, averaged_over, shown_findings
 
 VALUES = ("value", "lower", "upper")
 
@@ -28,12 +14,12 @@ VALUES = ("value", "lower", "upper")
 def on_test(results: Results, settings: ReportSettings) -> pd.DataFrame:
     """Metrics on test at the reference resolution (of a model that lacks it, at its largest), averaged over folds and
     seeds: a row a (model, finding, metric, level, group, interval)."""
-    chosen = results.metrics[results.metrics["split"] == "test"]
+    chosen = results["metrics"][results["metrics"]["split"] == "test"]
     parts = [
         chosen[(chosen["model"] == model) & (chosen["resolution_px"] == shown_px(results, settings, model))]
         for model in results.models
     ]
-    return average(pd.concat(parts), ["model", "finding", "metric", "level", "group", "interval"], VALUES)
+    return average_rows(pd.concat(parts), ["model", "finding", "metric", "level", "group", "interval"], VALUES)
 
 
 def shown_px(results: Results, settings: ReportSettings, model: str) -> int:
@@ -48,9 +34,9 @@ def _cell(
     metric: str,
     interval: str,
     level: str = "image",
-    group: str = ALL,
+    group: str = ALL_IMAGES,
 ) -> Cell:
-    found = lookup(
+    found = first_row(
         frame, model=model, finding=finding, metric=metric, interval=interval, level=level, group=group
     )  # fmt: skip
     if found is None:
@@ -61,7 +47,7 @@ def _cell(
     return measure(found, *VALUES)
 
 
-def performance_table(results: Results, settings: ReportSettings, frame: pd.DataFrame) -> Table:
+def performance_table(results: Results, settings: ReportSettings, frame: pd.DataFrame) -> PageTable:
     """frame: of `on_test`, as below."""
     rows: list[list[Cell | str]] = []
     for model in results.models:
@@ -86,10 +72,10 @@ def performance_table(results: Results, settings: ReportSettings, frame: pd.Data
         f"{averaged_over(results)}. By study: the mean probability of a study's images. The threshold of sensitivity "
         "was set on combine and not on test, so the specificity reached on test differs from the one asked for."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def calibration_table(results: Results, settings: ReportSettings, frame: pd.DataFrame) -> Table:
+def calibration_table(results: Results, settings: ReportSettings, frame: pd.DataFrame) -> PageTable:
     rows: list[list[Cell | str]] = []
     for model in results.models:
         for finding, label in shown_findings(results, settings).items():
@@ -116,18 +102,18 @@ def calibration_table(results: Results, settings: ReportSettings, frame: pd.Data
         "calibration error stands what sampling alone would give a calibrated learner. Recalibrated: intercept and "
         "slope of combine laid over the logits."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def groups_table(results: Results, settings: ReportSettings, frame: pd.DataFrame) -> Table | None:
+def groups_table(results: Results, settings: ReportSettings, frame: pd.DataFrame) -> PageTable | None:
     """AUROC in subgroups; None if there are none."""
-    groups = [g for g in dict.fromkeys(frame["group"]) if g != ALL]
+    groups = [g for g in dict.fromkeys(frame["group"]) if g != ALL_IMAGES]
     if not groups:
         return None
     rows: list[list[Cell | str]] = []
     for model in results.models:
         for finding, label in shown_findings(results, settings).items():
-            cells = [_cell(frame, model, finding, "auroc", "clustered", group=g) for g in (ALL, *groups)]
+            cells = [_cell(frame, model, finding, "auroc", "clustered", group=g) for g in (ALL_IMAGES, *groups)]
             rows.append([model, label, *cells])
     counts = _counts(results, groups)
     caption = (
@@ -135,7 +121,7 @@ def groups_table(results: Results, settings: ReportSettings, frame: pd.DataFrame
         f"intervals{averaged_over(results)}. Images a group: {counts}. Subgroups differ in prevalence and case mix "
         "too; a mean over findings is over those that have a value in the group."
     )
-    return Table(caption, ["Model", "Finding", "All", *groups], rows)
+    return PageTable(caption, ["Model", "Finding", "All", *groups], rows)
 
 
 def _counts(results: Results, groups: Sequence[str]) -> str:
@@ -143,12 +129,14 @@ def _counts(results: Results, groups: Sequence[str]) -> str:
     first = {name: results.learners.iloc[0][name] for name in KEY}
     texts = []
     for group in groups:
-        found = lookup(results.metrics, **first, finding=MEAN, metric="auroc", split="test", level="image", group=group)
+        found = first_row(
+            results["metrics"], **first, finding=MEAN, metric="auroc", split="test", level="image", group=group
+        )
         texts.append(f"{group} {found['n_images'] if found else 0:,}")
     return ", ".join(texts)
 
 
-def variance_table(results: Results, settings: ReportSettings, frame: pd.DataFrame) -> Table:
+def variance_table(results: Results, settings: ReportSettings, frame: pd.DataFrame) -> PageTable:
     """The three intervals of AUROC side by side."""
     rows: list[list[Cell | str]] = []
     for model in results.models:
@@ -160,7 +148,7 @@ def variance_table(results: Results, settings: ReportSettings, frame: pd.DataFra
         f"The same AUROCs with three {settings.confidence:.0%} intervals, a check. The first two take patients as the "
         "unit and should agree; DeLong's takes images for independent and is too short where patients have several."
     )
-    return Table(
+    return PageTable(
         caption, ["Model", "Finding", "Variance between patients", "Patient bootstrap", "DeLong, by image"], rows
     )
 
@@ -170,7 +158,7 @@ def _sizes(results: Results, settings: ReportSettings) -> str:
     return " and ".join(f"{px} px" for px in sizes)
 
 
-def performance_tables(results: Results, settings: ReportSettings) -> list[Table]:
+def performance_tables(results: Results, settings: ReportSettings) -> list[PageTable]:
     frame = on_test(results, settings)
     groups = groups_table(results, settings, frame)
     return [

@@ -4,19 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxrscale.combine.contracts import PRIMARY
-from cxrscale.report.content import (
-    DASH,
-    Cell,
-    ReportSettings,
-    Results,
-    Table,
-    lookup,
-    measure,
-    missing,
-    number,
-    shown_findings,
-    text_or,
-)
+from cxrscale.report.cells import DASH, Cell, PageTable, first_row, measure, missing, number, text_or
+from cxrscale.report.inputs import ReportSettings, Results, shown_findings
 from cxrscale.report.resolutions import answer, answer_cell, difference_cell
 
 AS_PLANTED = "as planted"
@@ -30,7 +19,7 @@ NO_GAIN_OR_LOSS = "no gain, or a loss"
 AT_NEITHER = "visible at neither"
 
 
-def planted_table(results: Results, settings: ReportSettings) -> Table:
+def planted_table(results: Results, settings: ReportSettings) -> PageTable:
     """What was drawn against what was found: a row a finding and model, a column a resolution up to the reference."""
     assert results.planted is not None
     reference = settings.reference_px
@@ -49,7 +38,7 @@ def planted_table(results: Results, settings: ReportSettings) -> Table:
             planted_px = None
             if pattern in ("none", "any"):
                 row += [difference_cell(results, settings, model, finding, r) for r in smaller]
-                top = lookup(results.averages, model=model, finding=finding, resolution_px=reference)
+                top = first_row(results["averages"], model=model, finding=finding, resolution_px=reference)
                 row.append(measure(top, "value", "lower", "upper") if top else Cell(DASH, "not trained"))
             else:
                 tested = [_below(results, settings, model, finding, r, pattern, needed) for r in smaller]
@@ -82,7 +71,7 @@ def planted_table(results: Results, settings: ReportSettings) -> Table:
         f"where one of other findings is, which may need different resolutions; expected is a gain of combining them. "
         f"Pattern relation: two places far apart, which a larger picture may take out of the receptive field."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
 def expected_gain(pattern: str, needed: float | None, resolution: int, reference: int) -> str:
@@ -133,8 +122,8 @@ def _below(
     needed: float | None,
 ) -> tuple[Cell, str]:  # fmt: skip
     """The cell of a resolution below the reference, and its word."""
-    row = lookup(
-        results.differences,
+    row = first_row(
+        results["differences"],
         model=model, finding=finding, resolution_px=resolution, against_px=settings.reference_px,
     )  # fmt: skip
     expected = expected_gain(pattern, needed, resolution, settings.reference_px)
@@ -147,7 +136,7 @@ def _below(
 
 def _reference(results: Results, model: str, finding: str, needed: float | None, reference: int) -> tuple[Cell, str]:
     """The cell of the reference, and its word: what it holds must be seen there."""
-    row = lookup(results.averages, model=model, finding=finding, resolution_px=reference)
+    row = first_row(results["averages"], model=model, finding=finding, resolution_px=reference)
     if row is None or missing(row["lower"]):
         return Cell(DASH, text_or(row and row["reason"], "not trained")), DASH
     word = Cell(AS_PLANTED)
@@ -163,13 +152,13 @@ def _with_word(shown: Cell, word: Cell) -> Cell:
 
 def _seen(results: Results, model: str, finding: str, resolution: int) -> bool:
     """Whether the AUROC is shown to be above 0.5."""
-    row = lookup(results.averages, model=model, finding=finding, resolution_px=resolution)
+    row = first_row(results["averages"], model=model, finding=finding, resolution_px=resolution)
     return row is not None and not missing(row["lower"]) and row["lower"] > 0.5
 
 
 def _gained(results: Results, model: str, finding: str) -> Cell:
     """Whether the stack is better than its best learner, for a finding whose parts need different resolutions."""
-    found = lookup(results.gains, ensemble=model, finding=finding, method=PRIMARY, against="best_single")
+    found = first_row(results["gains"], ensemble=model, finding=finding, method=PRIMARY, against="best_single")
     if found is None or missing(found["lower"]):
         return Cell(DASH, text_or(found and found["reason"], "nothing was combined"))
     text = AS_PLANTED if found["lower"] > 0 else NOT_AS_PLANTED if found["upper"] < 0 else UNDECIDED
@@ -179,7 +168,7 @@ def _gained(results: Results, model: str, finding: str) -> Cell:
 
 def _chance(results: Results, model: str, finding: str, settings: ReportSettings) -> Cell:
     """Whether all joint intervals of a finding without signal hold 0.5."""
-    rows = results.levels[(results.levels["model"] == model) & (results.levels["finding"] == finding)]
+    rows = results["auroc"][(results["auroc"]["model"] == model) & (results["auroc"]["finding"] == finding)]
     rows = rows[rows["joint_lower"].notna()]
     if rows.empty:
         return Cell(DASH, "no joint interval is defined")

@@ -5,27 +5,23 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cxrscale.evaluate import verdicts
-from cxrscale.evaluate.comparison import CONFIRMATORY
-from cxrscale.evaluate.metrics import MEAN
-from cxrscale.report.content import (
+from cxrscale.common.rows import MEAN
+from cxrscale.evaluate.contracts import BETTER_BELOW, CONFIRMATORY, NEEDS
+from cxrscale.report.cells import (
     DASH,
     Cell,
-    ReportSettings,
-    Results,
-    Table,
-    average,
-    averaged_over,
+    PageTable,
+    average_rows,
+    first_row,
     join,
     joined_reasons,
-    lookup,
     measure,
     missing,
     number,
     p_text,
-    shown_findings,
     text_or,
 )
+from cxrscale.report.inputs import ReportSettings, Results, averaged_over, shown_findings
 
 
 @dataclass(frozen=True)
@@ -49,16 +45,16 @@ class Answer:
 
 def answer(results: Results, settings: ReportSettings, model: str, finding: str) -> Answer:
     """Sort one finding of one model into what the data can and cannot say."""
-    row = lookup(results.sufficient, model=model, finding=finding)
+    row = first_row(results["sufficient"], model=model, finding=finding)
     if row is None or missing(row["sufficient_px"]):
-        here = results.levels[(results.levels["model"] == model) & (results.levels["finding"] == finding)]
+        here = results["auroc"][(results["auroc"]["model"] == model) & (results["auroc"]["finding"] == finding)]
         reasons = [text_or(row and row["reason"], "it was not compared"), joined_reasons(here["reason"])]
         return Answer(finding, "undefined", reason=": ".join(filter(None, reasons)))
     px, reference = int(row["sufficient_px"]), settings.reference_px
     smaller = _confirmatory(results, model, finding)
     smaller = smaller[smaller["resolution_px"] < reference].sort_values("resolution_px")
-    better = tuple(int(r) for r in smaller.loc[smaller["verdict"] == verdicts.BETTER_BELOW, "resolution_px"])
-    top = lookup(results.averages, model=model, finding=finding, resolution_px=reference)
+    better = tuple(int(r) for r in smaller.loc[smaller["verdict"] == BETTER_BELOW, "resolution_px"])
+    top = first_row(results["averages"], model=model, finding=finding, resolution_px=reference)
     if not better and (top is None or missing(top["lower"]) or top["lower"] <= 0.5):
         return Answer(finding, "chance", px)
     beyond = () if missing(row["beyond_px"]) else tuple(int(r) for r in str(row["beyond_px"]).split(", "))
@@ -66,12 +62,12 @@ def answer(results: Results, settings: ReportSettings, model: str, finding: str)
         return Answer(finding, "suffices", px, beyond=beyond, better=better)
     if smaller.empty:
         return Answer(finding, "smallest", px)
-    kind = "better" if better else "needed" if (smaller["verdict"] == verdicts.NEEDS).all() else "undecided"
+    kind = "better" if better else "needed" if (smaller["verdict"] == NEEDS).all() else "undecided"
     return Answer(finding, kind, px, beyond=beyond, better=better)
 
 
 def _confirmatory(results: Results, model: str, finding: str) -> pd.DataFrame:
-    rows = results.differences
+    rows = results["differences"]
     return rows[(rows["model"] == model) & (rows["finding"] == finding) & (rows["kind"] == CONFIRMATORY)]
 
 
@@ -142,23 +138,23 @@ def answers_of(results: Results, settings: ReportSettings) -> dict[str, list[Ans
     return {m: [answer(results, settings, m, f) for f in labels] for m in results.models}
 
 
-def answer_table(results: Results, settings: ReportSettings, model: str) -> Table:
+def answer_table(results: Results, settings: ReportSettings, model: str) -> PageTable:
     """AUROC by resolution and the smallest that suffices."""
     labels, resolutions = shown_findings(results, settings), results.resolutions(model)
     rows = []
     for finding, label in labels.items():
         row: list[Cell | str] = [label]
         for resolution in resolutions:
-            level = lookup(results.averages, model=model, finding=finding, resolution_px=resolution)
+            level = first_row(results["averages"], model=model, finding=finding, resolution_px=resolution)
             row.append(measure(level, "value", "lower", "upper") if level else Cell(DASH, "no finding has a value"))
         row.append(answer_cell(answer(results, settings, model, finding), settings))
         rows.append(row)
     head = ["Finding", *(f"AUROC at {r} px" for r in resolutions), "Smallest sufficient resolution"]
     how = averaged_over(results, intervals=False)
-    return Table(f"{model}: test AUROC with its {settings.confidence:.0%} interval{how}.", head, rows)
+    return PageTable(f"{model}: test AUROC with its {settings.confidence:.0%} interval{how}.", head, rows)
 
 
-def difference_table(results: Results, settings: ReportSettings, model: str) -> Table:
+def difference_table(results: Results, settings: ReportSettings, model: str) -> PageTable:
     """What each resolution loses or gains against the reference."""
     labels, reference = shown_findings(results, settings), settings.reference_px
     others = [r for r in results.resolutions(model) if r != reference]
@@ -170,17 +166,17 @@ def difference_table(results: Results, settings: ReportSettings, model: str) -> 
         f"{model}: test AUROC minus that at {reference} px, with its {settings.confidence:.0%} interval, p after "
         "Holm's correction, and the verdict."
     )
-    return Table(caption, ["Finding", *(f"{r} px minus {reference} px" for r in others)], rows)
+    return PageTable(caption, ["Finding", *(f"{r} px minus {reference} px" for r in others)], rows)
 
 
 def difference_cell(results: Results, settings: ReportSettings, model: str, finding: str, resolution_px: int) -> Cell:
     """A resolution minus the reference."""
-    row = lookup(
-        results.differences,
+    row = first_row(
+        results["differences"],
         model=model, finding=finding, resolution_px=resolution_px, against_px=settings.reference_px,
     )  # fmt: skip
     if row is None:
-        summary = lookup(results.sufficient, model=model, finding=finding)
+        summary = first_row(results["sufficient"], model=model, finding=finding)
         return Cell(DASH, text_or(summary and summary["reason"], "no reason recorded"))
     cell = measure(row, "difference", "lower", "upper", signed=True)
     if missing(row["lower"]):
@@ -189,12 +185,12 @@ def difference_cell(results: Results, settings: ReportSettings, model: str, find
     return Cell(cell.text, "; ".join([cell.note, *([] if missing(row["p_holm"]) else [p_text(row["p_holm"])]), said]))
 
 
-def pairs_table(results: Results, settings: ReportSettings) -> Table:
+def pairs_table(results: Results, settings: ReportSettings) -> PageTable:
     """All pairs with what the other tables leave out, exploratory ones marked."""
     labels = shown_findings(results, settings)
     rows: list[list[Cell | str]] = []
     marked = set()
-    for record in results.differences[results.differences["finding"].isin(labels)].to_dict("records"):
+    for record in results["differences"][results["differences"]["finding"].isin(labels)].to_dict("records"):
         row = {str(name): value for name, value in record.items()}
         if row["kind"] != CONFIRMATORY:
             marked.add(len(rows))
@@ -217,26 +213,26 @@ def pairs_table(results: Results, settings: ReportSettings) -> Table:
         "All pairs of resolutions. Exploratory ones (marked) are not corrected for how many there are and carry no "
         "verdict. The bootstrap draws patients only: with several seeds it leaves out the chance of training."
     )
-    return Table(caption, head, rows, frozenset(marked))
+    return PageTable(caption, head, rows, frozenset(marked))
 
 
-def precision_table(results: Results, settings: ReportSettings) -> Table:
+def precision_table(results: Results, settings: ReportSettings) -> PageTable:
     """Average precision and counts on test."""
-    chosen = results.metrics.query(
+    chosen = results["metrics"].query(
         "metric == 'average_precision' and split == 'test' and level == 'image' and group == 'all'"
     )
-    averaged = average(chosen, ["model", "finding", "resolution_px"], ["value", "lower", "upper"])
+    averaged = average_rows(chosen, ["model", "finding", "resolution_px"], ["value", "lower", "upper"])
     rows: list[list[Cell | str]] = []
     resolutions = sorted(int(r) for r in set(results.learners["resolution_px"]))
     for model in results.models:
         for finding, label in shown_findings(results, settings).items():
             row: list[Cell | str] = [model, label]
             for r in resolutions:
-                found = lookup(averaged, model=model, finding=finding, resolution_px=r)
+                found = first_row(averaged, model=model, finding=finding, resolution_px=r)
                 row.append(measure(found, "value", "lower", "upper") if found else Cell(DASH, "not trained"))
             rows.append(row)
     caption = (
         f"Average precision on test with {settings.confidence:.0%} intervals{averaged_over(results)}. "
         "Chance is the finding's prevalence."
     )
-    return Table(caption, ["Model", "Finding", *(f"{r} px" for r in resolutions)], rows)
+    return PageTable(caption, ["Model", "Finding", *(f"{r} px" for r in resolutions)], rows)

@@ -5,24 +5,14 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from cxrscale.common.rows import MEAN
 from cxrscale.data.splits import SPLITS
-from cxrscale.evaluate.metrics import MEAN
-from cxrscale.report.content import (
-    DASH,
-    Cell,
-    ReportSettings,
-    Results,
-    Table,
-    averaged_over,
-    cost_frame,
-    missing,
-    number,
-    shown_findings,
-)
+from cxrscale.report.cells import DASH, Cell, PageTable, missing, number
+from cxrscale.report.inputs import ReportSettings, Results, averaged_over, cost_frame, shown_findings
 from cxrscale.store.bits import pictures_by_bits
 
 
-def cost_table(results: Results) -> Table:
+def cost_table(results: Results) -> PageTable:
     rows: list[list[Cell | str]] = []
     for (model, resolution), group in cost_frame(results).groupby(["model", "resolution_px"], sort=False):
         late = group[~group["converged"].astype(bool)]
@@ -44,15 +34,15 @@ def cost_table(results: Results) -> Table:
         f"Cost of training one learner{averaged_over(results, intervals=False)}. Peak memory is that of the GPU, or "
         "on a CPU that of the process. Times compare only between learners that ran on the same device."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
 def images_of(results: Results, settings: ReportSettings) -> set[str]:
     """The images of the store that the study uses."""
-    return set(results.manifest.loc[results.manifest["native_px"] >= settings.native_at_least_px, "image_id"])
+    return set(results["index"].loc[results["index"]["native_px"] >= settings.native_at_least_px, "image_id"])
 
 
-def images_table(results: Results, settings: ReportSettings) -> Table:
+def images_table(results: Results, settings: ReportSettings) -> PageTable:
     """Images and patients of each split, as they are in the store."""
     stored = images_of(results, settings)
     rows: list[list[Cell | str]] = []
@@ -67,13 +57,13 @@ def images_table(results: Results, settings: ReportSettings) -> Table:
             row.append(Cell(f"{len(part):,} images", note))
         row.append(f"{len(targets) - len(present):,}")
         rows.append(row)
-    return Table("Images and patients of each split.", ["Fold", *SPLITS, "Left out"], rows)
+    return PageTable("Images and patients of each split.", ["Fold", *SPLITS, "Left out"], rows)
 
 
-def store_table(results: Results) -> Table:
+def store_table(results: Results) -> PageTable:
     """What the store holds at each resolution and what it lost on the way."""
     rows: list[list[Cell | str]] = []
-    for row in results.stores.to_dict("records"):
+    for row in results["summary"].to_dict("records"):
         share = f"{row['enlarged'] / row['images']:.1%} of the images" if row["images"] else ""
         loss = [
             DASH if missing(row[way]) else Cell(f"{row[way]:.1f} dB", f"least {row[f'{way}_least']:.1f}")
@@ -93,21 +83,21 @@ def store_table(results: Results) -> Table:
         "The image store. Enlarged: the native file is smaller than the resolution. PSNR is measured on a sample "
         "against lossless ways from the native file."
     )
-    return Table(caption, head, rows)
+    return PageTable(caption, head, rows)
 
 
-def bits_table(results: Results) -> Table:
+def bits_table(results: Results) -> PageTable:
     """How many pictures of the store fill how many bits a sample in their native files."""
-    counts = pictures_by_bits(results.manifest)
-    rows = [[str(bits), f"{count:,}", f"{count / len(results.manifest):.1%}"] for bits, count in counts.items()]
-    return Table(
+    counts = pictures_by_bits(results["index"])
+    rows = [[str(bits), f"{count:,}", f"{count / len(results['index']):.1%}"] for bits, count in counts.items()]
+    return PageTable(
         "Pictures by bits a sample that their native files fill; each was scaled to 8 bits by its own.",
         ["Bits", "Pictures", "Share"],
         rows,
     )
 
 
-def findings_table(results: Results, settings: ReportSettings) -> Table:
+def findings_table(results: Results, settings: ReportSettings) -> PageTable:
     """Positives and negatives of each finding in each split."""
     stored = images_of(results, settings)
     rows: list[list[Cell | str]] = []
@@ -123,16 +113,16 @@ def findings_table(results: Results, settings: ReportSettings) -> Table:
                 note = f"{ignored:,} ignored" if ignored else ""
                 row.append(Cell(f"{positive:,} / {int(counted.sum()) - positive:,}", note))
             rows.append(row)
-    return Table("Images with / without each finding, by split.", ["Fold", "Finding", *SPLITS], rows)
+    return PageTable("Images with / without each finding, by split.", ["Fold", "Finding", *SPLITS], rows)
 
 
-def protocol_table(settings: ReportSettings) -> Table:
+def protocol_table(settings: ReportSettings) -> PageTable:
     rows: list[list[Cell | str]] = [
         [str(name), shown(value), "as here" if value == default else shown(default)]
         for name, value, default in settings.settings
     ]
     marked = frozenset(i for i, (_, value, default) in enumerate(settings.settings) if value != default)
-    return Table(
+    return PageTable(
         f"The study's settings. {len(marked)} of {len(rows)} deviate from the default protocol; these are marked.",
         ["Setting", "This study", "Default protocol"], rows, marked,
     )  # fmt: skip
@@ -157,7 +147,7 @@ def installed_version(package: str) -> str:
         return "run from its checkout, not installed"
 
 
-def provenance_tables(results: Results) -> list[Table]:
+def provenance_tables(results: Results) -> list[PageTable]:
     rows: list[list[Cell | str]] = []
     made_with = []
     for learner, cost in zip(results.learners.itertuples(), results.costs, strict=True):
@@ -173,8 +163,8 @@ def provenance_tables(results: Results) -> list[Table]:
     )
     versions: list[list[Cell | str]] = [["learners", v] for v in dict.fromkeys(made_with)]
     return [
-        Table("Versions.", ["Made by", "With"], [*versions, ["this report", here]]),
-        Table(
+        PageTable("Versions.", ["Made by", "With"], [*versions, ["this report", here]]),
+        PageTable(
             "Learners. The digest names code, targets, images and initial weights together: equal digests, equal "
             "inputs.",
             ["Model", "Resolution", "Learner", "Digest of code and data"],

@@ -5,22 +5,22 @@ import pandas as pd
 from cxrscale.common.notes import Note, examples
 
 
-def pictures_by_bits(manifest: pd.DataFrame) -> dict[int, int]:
-    """bits -> number of pictures, ascending. manifest: native_bits of the base store's manifest."""
-    counts = manifest["native_bits"].value_counts().sort_index()
+def pictures_by_bits(index: pd.DataFrame) -> dict[int, int]:
+    """bits -> number of pictures, ascending. index: native_bits of the base store's index."""
+    counts = index["native_bits"].value_counts().sort_index()
     return dict(zip(counts.index.tolist(), counts.tolist(), strict=True))
 
 
-def notes_on_bits(manifest: pd.DataFrame) -> list[Note]:
+def notes_on_bits(index: pd.DataFrame) -> list[Note]:
     """A note where the pictures do not all fill the same bits.
 
-    manifest: image_id and native_bits of the base store's manifest.
+    index: image_id and native_bits of the base store's index.
     """
-    counts = pictures_by_bits(manifest)
+    counts = pictures_by_bits(index)
     if len(counts) < 2:
         return []
     rarest = min(counts, key=lambda bits: counts[bits])
-    named = examples(manifest.loc[manifest["native_bits"] == rarest, "image_id"])
+    named = examples(index.loc[index["native_bits"] == rarest, "image_id"])
     numbers = ", ".join(f"{bits} bits in {count:,}" for bits, count in counts.items())
     said = (
         f"The native files differ in the bits a sample that their values fill: {numbers}. Each was scaled to 8 bits by "

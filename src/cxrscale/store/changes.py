@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.common.provenance import file_digest
-from cxrscale.store.pixels import Accepted, UnreadableImageError, decode_native
-from cxrscale.store.quarantine import QUARANTINE
-from cxrscale.store.shards import MANIFEST_FILE, damaged, read_native, shard_name
+from cxrscale.store.contracts import QUARANTINE
+from cxrscale.store.pixels import UnreadableImageError, decode_native
+from cxrscale.store.settings import Accepted
+from cxrscale.store.shards import INDEX_FILE, damaged, read_native, shard_name
 
 
 def check_list(images: pd.DataFrame, records: Sequence[pd.DataFrame], quarantine: pd.DataFrame) -> None:
@@ -111,12 +112,12 @@ def _still_unusable(path: Path, accepted: Accepted) -> str | None:
 
 
 def set_aside(store: Path, files: Sequence[Path]) -> Path:
-    """Move files of a store to its `superseded/<time>/`, with the manifests of their folders, so that the workflow
+    """Move files of a store to its `superseded/<time>/`, with the indexes of their folders, so that the workflow
     makes them anew. Returns that folder. Nothing is deleted.
     """
     target = store / "superseded" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    manifests = {file.parent / MANIFEST_FILE for file in files}
-    for file in [*files, *sorted(manifests)]:
+    indexes = {file.parent / INDEX_FILE for file in files}
+    for file in [*files, *sorted(indexes)]:
         if file.is_file():
             new = target / file.relative_to(store)
             new.parent.mkdir(parents=True, exist_ok=True)

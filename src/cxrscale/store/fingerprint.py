@@ -13,24 +13,13 @@ from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.common.notes import examples
 from cxrscale.common.provenance import file_digest
-from cxrscale.common.tables import Column, Table
+from cxrscale.store.contracts import FINGERPRINT
 from cxrscale.store.quarantine import named_files_absent
 
 FINGERPRINT_FILE = "fingerprint.csv"  # in the store's folder
 
 #: Pictures of a fingerprint: enough that any other data set differs, few enough to be read at each start.
 PICTURES = 64
-
-FINGERPRINT = Table(
-    name="fingerprint",
-    row="a picture of the data set, chosen by the hash of its image_id",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("path", "text", "native file, relative to the data set's root"),
-        Column("sha256", "text", "SHA-256 of the file's bytes", null="the file could not be read"),
-    ),
-    key=("image_id",),
-)
 
 
 def fingerprint(images: pd.DataFrame, root: Path) -> pd.DataFrame:

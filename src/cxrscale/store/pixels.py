@@ -3,7 +3,6 @@
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Literal, NamedTuple
 
@@ -12,10 +11,8 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from cxrscale.store.damage import JPEG_START, PNG_START, UnreadableImageError, check_jpeg, check_png
+from cxrscale.store.settings import Accepted, Filter, Geometry, Quality
 
-Filter = Literal["area", "bilinear", "bicubic", "lanczos", "dct"]
-Geometry = Literal["stretch", "pad"]
-Quality = int | Literal["lossless"]
 Bits = int | Literal["auto"]
 
 PAD_FILL = 0  # black, as outside the collimated field
@@ -32,21 +29,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _WARNINGS = Lock()  # which warnings are errors is set for all threads of a process
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """Which native pictures are used, and how those of 16 bits a sample become 8.
-
-    bits: their values go from 0 to 2**bits - 1, which becomes 255; "auto": the smallest of `BITS` that holds the
-    picture's largest value. least_levels: distinct grey values of the 8-bit picture, which never may be of one grey.
-    least_side_px: of the shorter side. most_aspect: longer side / shorter side.
-    """
-
-    bits: Bits = "auto"
-    least_levels: int = 32
-    least_side_px: int = 32
-    most_aspect: float = 4.0
 
 
 class Native(NamedTuple):

@@ -7,18 +7,7 @@ import pyarrow.parquet as pq
 
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
-from cxrscale.common.tables import Column, Table
-
-QUARANTINE = Table(
-    name="quarantine",
-    row="an image that the data set names and the store leaves out",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("path", "text", "native file, relative to the data set's root"),
-        Column("reason", "text", "why it cannot be used"),
-    ),
-    key=("image_id",),
-)
+from cxrscale.store.contracts import QUARANTINE
 
 
 def check_fraction(quarantine: pd.DataFrame, n_images: int, max_fraction: float) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
+from cxrscale.store.contracts import INDEX
 from cxrscale.store.pixels import decode, decode_into
-from cxrscale.store.shards import MANIFEST, damaged, shard_name
+from cxrscale.store.shards import damaged, shard_name
 
 
 class StoreReader:
@@ -27,16 +28,16 @@ class StoreReader:
 
     def __init__(self, folder: str | Path, native_at_least_px: int = 0) -> None:
         self.folder, self.native_at_least_px = Path(folder), native_at_least_px
-        manifest = tables.read(MANIFEST, self.folder / "manifest.parquet")
-        self.image_ids = manifest["image_id"].to_numpy(dtype=object)  # of each row of the manifest
-        self.native_px = manifest["native_px"].to_numpy()
+        index = tables.read(INDEX, self.folder / "index.parquet")
+        self.image_ids = index["image_id"].to_numpy(dtype=object)  # of each row of the index
+        self.native_px = index["native_px"].to_numpy()
         wanted = self.native_px >= native_at_least_px
         self._rows = {str(self.image_ids[row]): int(row) for row in np.flatnonzero(wanted)}
-        self.shard = manifest["shard"].to_numpy()
-        self.row_group = manifest["row_group"].to_numpy()
-        self._offset = manifest["offset"].to_numpy()
-        self._length = manifest["length"].to_numpy()
-        self._crc32 = manifest["crc32"].to_numpy()
+        self.shard = index["shard"].to_numpy()
+        self.row_group = index["row_group"].to_numpy()
+        self._offset = index["offset"].to_numpy()
+        self._length = index["length"].to_numpy()
+        self._crc32 = index["crc32"].to_numpy()
         self._mapped: dict[int, mmap.mmap] = {}
         changes = (np.diff(self.shard) != 0) | (np.diff(self.row_group) != 0)
         self._group = np.concatenate([[0], np.cumsum(changes)])  # running number of each row's row group
@@ -60,7 +61,7 @@ class StoreReader:
         return height, width
 
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
-        """Row of each image in the manifest, int64 (image,). Raises StudyError if one is not in the store."""
+        """Row of each image in the index, int64 (image,). Raises StudyError if one is not in the store."""
         try:
             return np.array([self._rows[i] for i in image_ids], dtype=np.int64)
         except KeyError as error:

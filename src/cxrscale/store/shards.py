@@ -1,7 +1,7 @@
-"""Writing the store: native files into base shards, base shards into smaller ones, and the manifest of them all.
+"""Writing the store: native files into base shards, base shards into smaller ones, and the index of them all.
 
 A shard is one Parquet file: image_id, the JPEG's bytes, uncompressed and without dictionary, so that the bytes of each
-JPEG lie in the file as they are and a reader can map the file and slice it. The manifest holds where.
+JPEG lie in the file as they are and a reader can map the file and slice it. The index holds where.
 
 What a shard holds follows from the native files, the settings and nothing else: neither the number of workers nor what
 was interrupted on the way shows in its bytes.
@@ -12,7 +12,6 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,10 @@ import pyarrow.parquet as pq
 from cxrscale.common import tables
 from cxrscale.common.atomic import replacing
 from cxrscale.common.errors import StudyError
-from cxrscale.common.tables import Column, Table
-from cxrscale.store.pixels import (
-    Accepted,
-    Filter,
-    Geometry,
-    Quality,
-    UnreadableImageError,
-    decode_native,
-    downscale,
-    encode,
-    inner_size,
-    to_square,
-)
-from cxrscale.store.quarantine import QUARANTINE, named_files_absent
+from cxrscale.store.contracts import INDEX, QUARANTINE
+from cxrscale.store.pixels import UnreadableImageError, decode_native, downscale, encode, inner_size, to_square
+from cxrscale.store.quarantine import named_files_absent
+from cxrscale.store.settings import BaseSettings, Filter, Geometry, Quality
 
 logger = logging.getLogger(__name__)
 
@@ -62,41 +51,7 @@ SAMPLE_SCHEMA = pa.schema(
     [pa.field("image_id", pa.string(), nullable=False), pa.field("native", pa.binary(), nullable=False)]
 )
 
-MANIFEST_FILE = "manifest.parquet"  # beside the shards it lists
-
-MANIFEST = Table(
-    name="manifest",
-    row="an image of the store at one resolution, in the order of the shards",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("shard", "int32", "number of the shard, and of its file"),
-        Column("row_group", "int32", "row group within the shard"),
-        Column("offset", "int64", "first byte of the JPEG in the shard's file"),
-        Column("length", "int64", "bytes of the JPEG"),
-        Column("native_height_px", "int32", "height of the native file after EXIF orientation"),
-        Column("native_width_px", "int32", "width of the native file after EXIF orientation"),
-        Column(
-            "native_bits", "int32", "bits a sample that the native file's values fill; it was scaled to 8 bits by them"
-        ),
-        Column("scale_y", "float64", "rows of this resolution per native row; above 1 the image was enlarged"),
-        Column("scale_x", "float64", "columns of this resolution per native column"),
-        Column("native_px", "int32", "largest resolution at which this image is not enlarged"),
-        Column("crc32", "int64", "CRC-32 of the JPEG's bytes, as zlib computes it"),
-    ),
-    key=("image_id",),
-)
-
-
-@dataclass(frozen=True)
-class BaseSettings:
-    """What the base store's pixels depend on: size, geometry, filter, JPEG quality (1 to 100, or "lossless", which
-    stores PNG) and which native pictures are accepted."""
-
-    base_resolution_px: int
-    geometry: Geometry
-    filter: Filter
-    jpeg_quality: Quality
-    accepted: Accepted = field(default_factory=Accepted)
+INDEX_FILE = "index.parquet"  # beside the shards it lists
 
 
 def shard_name(shard: int) -> str:
@@ -140,7 +95,7 @@ def ingest_shard(
         for row in rows.itertuples():
             try:
                 native = read_native(root / str(row.path))
-                pixels, bits = decode_native(native, settings.accepted)
+                pixels, bits = decode_native(native, settings)
             except UnreadableImageError as error:
                 refused.append((str(row.image_id), str(row.path), str(error)))
                 logger.warning("quarantined %s (%s): %s", row.image_id, row.path, error)
@@ -266,8 +221,8 @@ class _ShardWriter:
         self._file.close()
 
 
-def list_shards(shard_paths: Sequence[Path], size_px: int, geometry: Geometry) -> pd.DataFrame:
-    """Find every JPEG in the shards: the columns of `MANIFEST`.
+def index_shards(shard_paths: Sequence[Path], size_px: int, geometry: Geometry) -> pd.DataFrame:
+    """Find every JPEG in the shards: the columns of `INDEX`.
 
     shard_paths: the files of one resolution; the shard's number is taken from the file's name.
     Raises StudyError if a shard is damaged or its bytes are not where Parquet's plain encoding puts them.
@@ -294,7 +249,7 @@ def list_shards(shard_paths: Sequence[Path], size_px: int, geometry: Geometry) -
                     zlib.crc32(jpeg),
                 )
             )
-    return pd.DataFrame(found, columns=[c.name for c in MANIFEST.columns])
+    return pd.DataFrame(found, columns=[c.name for c in INDEX.columns])
 
 
 def _offsets(path: Path) -> Iterator[int]:

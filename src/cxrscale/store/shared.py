@@ -4,19 +4,6 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from cxrscale.common.tables import Column, Table
-
-SHARED = Table(
-    name="shared",
-    row="an image whose file another image has too, byte by byte",
-    columns=(
-        Column("image_id", "text", "the image"),
-        Column("path", "text", "native file, relative to the data set's root"),
-        Column("sha256", "text", "SHA-256 of the file, the same on each row of a group"),
-    ),
-    key=("image_id",),
-)
-
 
 def shared_pictures(records: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The columns of SHARED. records: image_id, path and sha256 of each shard's images."""

@@ -11,7 +11,8 @@ from cxrscale.common import tables
 from cxrscale.common.atomic import replacing
 from cxrscale.common.errors import StudyError
 from cxrscale.common.provenance import file_digest
-from cxrscale.store.shards import MANIFEST, shard_name
+from cxrscale.store.contracts import INDEX
+from cxrscale.store.shards import shard_name
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +20,9 @@ logger = logging.getLogger(__name__)
 def staged(folder: Path, stage_dir: str | Path | None) -> Path:
     """Copy the store of one resolution below a local folder, once, and return the folder to read from.
 
-    folder: holds manifest.parquet and the shards. stage_dir: None reads where the store lies; environment variables in
+    folder: holds index.parquet and the shards. stage_dir: None reads where the store lies; environment variables in
     it are filled in on the host that reads (as $TMPDIR). The copy is named after the store, the resolution and the
-    manifest's digest, so that a changed store is copied anew; files that lie there whole are taken, so that a copy that
+    index's digest, so that a changed store is copied anew; files that lie there whole are taken, so that a copy that
     was stopped goes on. Jobs of one host wait for each other at a lock and share the copy. It is never deleted here.
     Damage is found where it is always found, by the reader. Raises StudyError if the disk has too little space, the
     folder cannot be written to or names a variable that is not set.
@@ -31,11 +32,11 @@ def staged(folder: Path, stage_dir: str | Path | None) -> Path:
     root = Path(os.path.expandvars(stage_dir)).expanduser()
     if "$" in str(root):
         raise StudyError(f"training.stage_dir: {stage_dir} names an environment variable that is not set on this host.")
-    manifest = folder / "manifest.parquet"
-    shards = tables.read(MANIFEST, manifest, columns=["shard"])["shard"].unique()
-    sources = [folder / f"{shard_name(shard)}.parquet" for shard in shards] + [manifest]
+    index = folder / "index.parquet"
+    shards = tables.read(INDEX, index, columns=["shard"])["shard"].unique()
+    sources = [folder / f"{shard_name(shard)}.parquet" for shard in shards] + [index]
     place = folder.resolve()
-    target = root / f"{place.parent.name}-{place.name}-{file_digest(manifest)[:16]}"
+    target = root / f"{place.parent.name}-{place.name}-{file_digest(index)[:16]}"
     try:
         target.mkdir(parents=True, exist_ok=True)
         with (target / ".lock").open("a") as lock:

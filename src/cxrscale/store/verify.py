@@ -18,9 +18,9 @@ from tqdm import tqdm
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.store.changes import set_aside
+from cxrscale.store.contracts import INDEX, QUARANTINE
 from cxrscale.store.pixels import decode
-from cxrscale.store.quarantine import QUARANTINE
-from cxrscale.store.shards import MANIFEST, MANIFEST_FILE, read_shard
+from cxrscale.store.shards import INDEX_FILE, read_shard
 
 
 class Problem(NamedTuple):
@@ -34,30 +34,30 @@ def verify(store: Path, workers: int = 1, progress: bool = False) -> list[Proble
     """Read every shard of a store and return what is wrong, [] if nothing.
 
     Checked: that each shard can be read and its pages' checksums hold; that each JPEG decodes to the size of its
-    resolution and is the one that the manifest lists, at its place; that no shard is missing, every resolution holds
+    resolution and is the one that the index lists, at its place; that no shard is missing, every resolution holds
     the base's images, and no quarantined image is in the store. Raises StudyError if `store` is no store.
     """
     folders = [store / "base", *sorted((f for f in store.glob("*") if f.name.isdigit()), key=lambda f: int(f.name))]
     shards = [path for folder in folders for path in sorted(folder.glob("shard-*.parquet"))]
     if not shards:
         raise StudyError(f"{store}: holds no shard in base/ or a resolution's folder; expected results/stores/<store>.")
-    manifests = {f: tables.read(MANIFEST, f / MANIFEST_FILE) for f in folders if (f / MANIFEST_FILE).is_file()}
+    indexes = {f: tables.read(INDEX, f / INDEX_FILE) for f in folders if (f / INDEX_FILE).is_file()}
     with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter
-        checked = pool.map(lambda path: _check_shard(path, manifests.get(path.parent)), shards)
+        checked = pool.map(lambda path: _check_shard(path, indexes.get(path.parent)), shards)
         results = list(tqdm(checked, total=len(shards), unit="shard", disable=not progress))
     problems = [problem for found, _ in results for problem in found]
     held = {path: ids for path, (_, ids) in zip(shards, results, strict=True) if ids is not None}
-    problems += _check_sets(store, folders, set(shards), held, manifests)
+    problems += _check_sets(store, folders, set(shards), held, indexes)
     return problems
 
 
-def _check_shard(path: Path, manifest: pd.DataFrame | None) -> tuple[list[Problem], frozenset[str] | None]:
+def _check_shard(path: Path, index: pd.DataFrame | None) -> tuple[list[Problem], frozenset[str] | None]:
     """Problems of one shard, and its image ids; None if it cannot be read."""
     size_px = None if path.parent.name == "base" else int(path.parent.name)
     listed = None
-    if manifest is not None:
+    if index is not None:
         number = int(path.stem.removeprefix("shard-"))
-        rows = manifest[manifest["shard"] == number]
+        rows = index[index["shard"] == number]
         columns = (rows[c].tolist() for c in ("image_id", "offset", "length", "crc32"))
         listed = {image_id: where for image_id, *where in zip(*columns, strict=True)}
     data = memoryview(path.read_bytes())
@@ -77,15 +77,15 @@ def _check_shard(path: Path, manifest: pd.DataFrame | None) -> tuple[list[Proble
             if listed is None:
                 continue
             if image_id not in listed:
-                problems.append(Problem(path, f"{image_id} is not in the manifest"))
+                problems.append(Problem(path, f"{image_id} is not in the index"))
                 continue
             offset, length, crc32 = listed[image_id]
             if zlib.crc32(data[offset : offset + length]) != crc32:
-                problems.append(Problem(path, f"{image_id} is not where the manifest says"))
+                problems.append(Problem(path, f"{image_id} is not where the index says"))
     except StudyError as error:
         return [*problems, Problem(path, str(error).removeprefix(f"{path}: ").split(" Run `")[0])], None
     if listed is not None and (gone := listed.keys() - ids):
-        problems.append(Problem(path, f"lacks {len(gone)} images that the manifest lists (first: {min(gone)})"))
+        problems.append(Problem(path, f"lacks {len(gone)} images that the index lists (first: {min(gone)})"))
     return problems, frozenset(ids)
 
 
@@ -94,7 +94,7 @@ def _check_sets(
     folders: list[Path],
     shards: set[Path],
     held: dict[Path, frozenset[str]],
-    manifests: dict[Path, pd.DataFrame],
+    indexes: dict[Path, pd.DataFrame],
 ) -> Iterator[Problem]:
     numbers = {path.name for path in shards}
     quarantine = store / "base/quarantine.csv"
@@ -110,8 +110,8 @@ def _check_sets(
                 yield Problem(path, f"differs from the base in {len(held[path] ^ held[base])} images")
             elif both := held.get(path, frozenset()) & left_out:
                 yield Problem(path, f"holds {len(both)} quarantined images (first: {min(both)})")
-        if folder not in manifests:
-            yield Problem(folder / MANIFEST_FILE, "is missing; the workflow makes it")
+        if folder not in indexes:
+            yield Problem(folder / INDEX_FILE, "is missing; the workflow makes it")
 
 
 def main() -> None:

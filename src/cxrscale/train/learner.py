@@ -71,9 +71,9 @@ class Learner:
             ) from error
         return network.eval().to(device)
 
-    def pictures(self, manifest: str | Path) -> StoreReader:
-        """The store that a manifest lists, without the images that the learner was trained without."""
-        return StoreReader(Path(manifest).parent, self.native_at_least_px)
+    def pictures(self, index: str | Path) -> StoreReader:
+        """The store that a index lists, without the images that the learner was trained without."""
+        return StoreReader(Path(index).parent, self.native_at_least_px)
 
     def prepared(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
         """What the network takes: uint8 (image, 1, height_px, width_px) on the host -> float32, on the device."""

@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from cxrscale.common.errors import StudyError
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.contracts import TARGETS
 from cxrscale.store.reader import StoreReader
 from cxrscale.train.augmentation import Augmentation, image_keys, warp_normalised
 
@@ -49,7 +49,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Examples:
-    """Images with their targets. rows: int64 (image,) in the store's manifest; keys: uint64 (image,) for
+    """Images with their targets. rows: int64 (image,) in the store's index; keys: uint64 (image,) for
     augmentation; target and mask: float32 (image, finding)."""
 
     image_id: np.ndarray
@@ -94,7 +94,7 @@ def epoch_order(store: StoreReader, rows: np.ndarray, seed: int, epoch: int, win
     two images of one row group (of 32) share a batch of 64 in about 3 % of the epochs, where a full shuffle of
     n images has 64 / n.
 
-    rows: int64 (image,) manifest rows. Returns the same rows reordered.
+    rows: int64 (image,) index rows. Returns the same rows reordered.
     """
     rng = np.random.default_rng([seed, epoch, 0x6F72])
     group = store.shard[rows].astype(np.int64) << 32 | store.row_group[rows]
@@ -156,7 +156,7 @@ def decoded_batches(
 ) -> Iterator[torch.Tensor]:
     """Yield batches of pictures in the order given, the same to the bit whatever the number of workers.
 
-    batches: arrays of manifest rows. workers: decoding processes; 0 decodes in this one. pin_memory: copy each batch
+    batches: arrays of index rows. workers: decoding processes; 0 decodes in this one. pin_memory: copy each batch
     to pinned memory, for a GPU.
     Yields uint8 (image, 1, height_px, width_px) or, with an augmentation, float32 of that shape: flipped, rotated
     (as `cxrscale.train.augmentation.augment`, with grey rounded to whole levels) and normalised.

@@ -1,4 +1,4 @@
-"""In which parts an effective batch is computed: images at once, activations recomputed or kept, memory format.
+"""In which parts an effective batch is computed: images at once, activations kept or checkpointed, memory format.
 
 None of it changes a result but by rounding. On a GPU it is found by trying passes of noise, best way first; an update
 that runs out of memory all the same is done again in smaller parts.
@@ -14,34 +14,36 @@ import torch
 from torch import nn
 
 from cxrscale.common.errors import StudyError
+from cxrscale.train.settings import Auto
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Way:
-    """micro_batch_images: how many are computed at once. recompute: activations, in the backward pass."""
+    """micro_batch_images: how many are computed at once. activation_checkpointing: whether activations are computed
+    again in the backward pass."""
 
     micro_batch_images: int
-    recompute: bool
+    activation_checkpointing: bool
 
 
-def possible_ways(share: int, unit: int, most: int, recompute: bool | None) -> list[Way]:
+def possible_ways(share: int, unit: int, most: int, activation_checkpointing: bool | Auto) -> list[Way]:
     """The ways to compute a process's share of a batch, best first.
 
     share: images of the process in a batch. unit: images of which a micro-batch is a multiple. most: images of the
-    largest. recompute: None allows both; keeping activations comes first, since recomputing costs a forward pass and a
-    few large images keep a GPU busy.
+    largest. activation_checkpointing: auto allows both; keeping activations comes first, since computing them again
+    costs a forward pass and a few large images keep a GPU busy.
     """
     sizes = [n for n in range(unit, min(share, most) + 1, unit) if share % n == 0] or [unit]
-    choices = [False, True] if recompute is None else [recompute]
+    choices = [False, True] if activation_checkpointing == "auto" else [bool(activation_checkpointing)]
     return [Way(size, again) for again in choices for size in reversed(sizes)]
 
 
 class MicroBatch:
     """The way that is taken, for one model on one device.
 
-    ways: those to choose from, best first. channels_last: memory format; None: the faster one on a GPU.
+    ways: those to choose from, best first. channels_last: memory format; auto: the faster one on a GPU.
     try_pass: a forward and a backward pass of so many images of noise, which leaves the model as it is but for
     gradients. what: names the work in messages.
     """
@@ -51,7 +53,7 @@ class MicroBatch:
         model: nn.Module,
         device: torch.device,
         ways: list[Way],
-        channels_last: bool | None,
+        channels_last: bool | Auto,
         try_pass: Callable[[int], None],
         what: str,
     ) -> None:
@@ -77,7 +79,7 @@ class MicroBatch:
             return
         while not self._fits():
             self._take(self._next())
-        if self.channels_last is None:
+        if self.channels_last == "auto":
             self._lay_out(self._channels_last_is_faster())
         self._log()
 
@@ -93,7 +95,7 @@ class MicroBatch:
         laid_out = self.memory_format == torch.channels_last
         return {
             "asked": self._asked,
-            "way": [self.way.micro_batch_images, self.way.recompute],
+            "way": [self.way.micro_batch_images, self.way.activation_checkpointing],
             "channels_last": laid_out,
         }
 
@@ -103,7 +105,7 @@ class MicroBatch:
 
     @property
     def _asked(self) -> list[Any]:
-        ways = [[way.micro_batch_images, way.recompute] for way in self.ways]
+        ways = [[way.micro_batch_images, way.activation_checkpointing] for way in self.ways]
         return [self.device_name, ways, self.channels_last]
 
     def _next(self) -> Way:
@@ -111,27 +113,27 @@ class MicroBatch:
         if not later:
             raise StudyError(
                 f"not even {self.images} images of {self.what} fit into the memory of {self.device_name}. Choose "
-                f"training.recompute: true, or a smaller training.norm_group_images."
+                f"training.activation_checkpointing: true, or a smaller training.norm_group_images."
             )
         return later[0]
 
     def _take(self, way: Way) -> None:
         self.way = way
-        if not way.recompute and not hasattr(self.model, "set_grad_checkpointing"):
+        if not way.activation_checkpointing and not hasattr(self.model, "set_grad_checkpointing"):
             return
         try:
-            self.model.set_grad_checkpointing(way.recompute)  # type: ignore[operator]
+            self.model.set_grad_checkpointing(way.activation_checkpointing)  # type: ignore[operator]
         except (AttributeError, AssertionError):  # how timm's models say that they cannot
             raise StudyError(
-                f"training.recompute: {type(self.model).__name__} cannot recompute its activations. Choose false; if "
-                f"memory does not suffice then, a smaller training.norm_group_images."
+                f"training.activation_checkpointing: {type(self.model).__name__} cannot compute its activations again. "
+                f"Choose false; if memory does not suffice then, a smaller training.norm_group_images."
             ) from None
 
     def _log(self) -> None:
         logger.info(
             "%d images at once, activations %s, memory format %s",
             self.images,
-            "recomputed" if self.way.recompute else "kept",
+            "checkpointed" if self.way.activation_checkpointing else "kept",
             "channels last" if self.memory_format == torch.channels_last else "contiguous",
         )
 

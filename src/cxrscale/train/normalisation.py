@@ -7,7 +7,7 @@ arXiv:1705.08741), whatever the micro-batch, the number of processes and whether
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,7 @@ from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 
 from cxrscale.common.errors import StudyError
-
-#: groups: over `norm_group_images` consecutive images. frozen: those that the weights came with, never updated.
-#: synchronised: over the whole batch, which must be computed at once. per_micro_batch: over what is computed at once.
-Normalisation = Literal["groups", "frozen", "synchronised", "per_micro_batch"]
+from cxrscale.train.settings import Normalisation
 
 _counting = True
 

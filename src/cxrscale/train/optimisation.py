@@ -1,41 +1,20 @@
 """How a learner's weights move: loss, optimiser, schedule, and averaging of weights. The defaults are the paper's."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cxrscale.train.settings import TrainingSettings
+
 #: Bounds of a positive weight: a finding that hardly ever is present would swamp the others.
-POSITIVE_WEIGHTS = (0.01, 100.0)
+POS_WEIGHT_BOUNDS = (0.01, 100.0)
 
 
-class Settings(Protocol):
-    """The settings that this module reads; see `training.TrainingSettings`."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def optimiser(self) -> str: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def warmup_epochs(self) -> float: ...
-    @property
-    def plateau_epochs(self) -> int: ...
-    @property
-    def plateau_factor(self) -> float: ...
-    @property
-    def early_stopping_epochs(self) -> int | None: ...
-
-
-def make_optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def make_optimiser(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Adam or AdamW over all weights that are trained."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
     return kind(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
@@ -51,13 +30,13 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def learning_rate_at(
-    settings: Settings, update: int, updates_per_epoch: int, validation_auroc: Sequence[float] = ()
+    settings: TrainingSettings, update: int, updates_per_epoch: int, validation_auroc: Sequence[float] = ()
 ) -> float:
     """The learning rate of an update, numbered from 0 over all epochs.
 
     It grows from almost nothing during `warmup_epochs`. "constant" then stays; "cosine" falls to zero at the end of all
     epochs; "plateau" is multiplied by `plateau_factor` whenever the mean validation AUROC did not rise for
-    `plateau_epochs` epochs (validation_auroc: of the epochs so far). A function of what is given alone: nothing of it
+    `plateau_patience` epochs (validation_auroc: of the epochs so far). A function of what is given alone: nothing of it
     needs to be kept in a checkpoint.
     """
     warmup = round(settings.warmup_epochs * updates_per_epoch)
@@ -70,28 +49,28 @@ def learning_rate_at(
         drops, best, waited = 0, -np.inf, 0
         for value in validation_auroc:
             best, waited = (value, 0) if value > best else (best, waited + 1)
-            if waited == settings.plateau_epochs:
+            if waited == settings.plateau_patience:
                 drops, waited = drops + 1, 0
         return settings.learning_rate * settings.plateau_factor**drops
     return settings.learning_rate
 
 
-def stops_early(settings: Settings, validation_auroc: Sequence[float]) -> bool:
-    """Whether the best mean validation AUROC is `early_stopping_epochs` epochs old; never if that is None."""
-    if settings.early_stopping_epochs is None or not len(validation_auroc):
+def stops_early(settings: TrainingSettings, validation_auroc: Sequence[float]) -> bool:
+    """Whether the best mean validation AUROC is `early_stopping_patience` epochs old; never if that is None."""
+    if settings.early_stopping_patience is None or not len(validation_auroc):
         return False
     values = np.nan_to_num(np.asarray(validation_auroc, dtype=float), nan=-np.inf)
-    return len(values) - 1 - int(values.argmax()) >= settings.early_stopping_epochs
+    return len(values) - 1 - int(values.argmax()) >= settings.early_stopping_patience
 
 
-def positive_weights(target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def pos_weight(target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Negatives per positive of each finding, where they count; 1 where one class is absent. Both (image, finding).
 
-    Returns float32 (finding,), within `POSITIVE_WEIGHTS`.
+    Returns float32 (finding,), within `POS_WEIGHT_BOUNDS`.
     """
     positive, negative = (target * mask).sum(0), ((1 - target) * mask).sum(0)
     weights = torch.where((positive > 0) & (negative > 0), negative / positive.clamp(min=1), torch.ones_like(positive))
-    return weights.clamp(*POSITIVE_WEIGHTS)
+    return weights.clamp(*POS_WEIGHT_BOUNDS)
 
 
 def masked_loss(
@@ -112,7 +91,7 @@ def masked_loss(
     return (loss * mask).sum() / max(n_counted, 1.0)
 
 
-class WeightAverage:
+class WeightEma:
     """An exponential moving average of a model's weights; its running statistics are taken as they are.
 
     decay: share of the average that stays at an update. In the first updates less stays, (1 + n) / (10 + n), so that

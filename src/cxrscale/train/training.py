@@ -2,191 +2,70 @@
 
 Same images in the same order, same number of updates, same effective batch, augmentation drawn by (seed, epoch,
 image) in relative units, normalisation over fixed groups of images. A training that is stopped at any moment goes on
+from cxrscale.train.settings import RunSettings, TrainingSettings
+from cxrscale.train.settings import RunSettings, TrainingSettings
 from its last checkpoint to the same result. How it runs (micro-batch, processes, recomputed activations) changes its
 result by rounding alone.
 """
 
-import csv
 import logging
-import platform
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm import tqdm
 
-from cxrscale.common import atomic
 from cxrscale.common.devices import EnergyMeter
 from cxrscale.common.errors import StudyError
 from cxrscale.common.provenance import digest
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.contracts import TARGETS
 from cxrscale.store.reader import StoreReader
 from cxrscale.train import checkpoint
 from cxrscale.train.augmentation import Augmentation, augment, normalise
 from cxrscale.train.distributed import Processes
-from cxrscale.train.learner import RECORD, Learner, to_float
+from cxrscale.train.interruption import Interrupted, StopRequest
+from cxrscale.train.learner import Learner, to_float
 from cxrscale.train.loader import decoded_batches, epoch_order, select_examples, share_of_rank
 from cxrscale.train.micro_batch import MicroBatch, Way, possible_ways
-from cxrscale.train.models import build_model, save_weights
-from cxrscale.train.normalisation import (
-    Normalisation,
-    discard_statistics,
-    holding_statistics,
-    set_normalisation,
-    step_statistics,
-)
+from cxrscale.train.models import build_model
+from cxrscale.train.normalisation import discard_statistics, holding_statistics, set_normalisation, step_statistics
 from cxrscale.train.optimisation import (
-    WeightAverage,
+    WeightEma,
     learning_rate_at,
     load_optimiser,
     make_optimiser,
     masked_loss,
-    positive_weights,
+    pos_weight,
     stops_early,
 )
+from cxrscale.train.record import (
+    EVENTS,
+    OUTPUTS,
+    TrainingState,
+    cost_of,
+    mean_auroc,
+    peak_memory_mb,
+    write_events,
+    write_outputs,
+)
+from cxrscale.train.settings import RunSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
-#: Exit status of a training that was asked to stop (SIGTERM, SIGUSR1) and wrote a checkpoint: EX_TEMPFAIL.
-INTERRUPTED_STATUS = 75
 
 #: Images that a CPU computes at once, unless told otherwise.
 CPU_MICRO_BATCH = 16
 
-WEIGHTS, HISTORY, COST, EVENTS = "weights.safetensors", "history.csv", "cost.json", "tensorboard"
-OUTPUTS = (WEIGHTS, RECORD, HISTORY, COST)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What a learner's weights depend on, beside its images, targets and initial weights.
-
-    epochs: fixed budget; the best epoch by mean validation AUROC is kept. early_stopping_epochs: stop once the best is
-    that old; None: never. batch_images: effective batch of one update; the images of an epoch that do not fill a last
-    one sit that epoch out. normalisation: see `normalisation.Normalisation`; norm_group_images: for "groups", images
-    over which batch statistics are taken, of which batch_images is a multiple. micro_batch_images: a setting with
-    "per_micro_batch" only, else None. optimiser: "adam" or "adamw"; learning_rate, weight_decay. schedule: "constant",
-    "cosine" or "plateau", with warmup_epochs, plateau_epochs and plateau_factor (`optimisation.learning_rate_at`).
-    clip_norm: largest norm of the gradient. average_decay: validate and keep an exponential moving average of the
-    weights. label_smoothing: 0 to 1. positive_weights: "none" or "balanced". rotation_degrees: uniform within plus and
-    minus; flip_probability. mean, standard_deviation: of the grey range 0 to 1. precision: of a GPU's arithmetic, by
-    autocast; a CPU computes in float32.
-    """
-
-    epochs: int = 30
-    batch_images: int = 64
-    norm_group_images: int = 8
-    optimiser: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine", "plateau"] = "constant"
-    flip_probability: float = 0.5
-    rotation_degrees: float = 15.0
-    mean: float = 0.449
-    standard_deviation: float = 0.226
-    normalisation: Normalisation = "groups"
-    micro_batch_images: int | None = None
-    warmup_epochs: float = 0.0
-    plateau_epochs: int = 3
-    plateau_factor: float = 0.1
-    early_stopping_epochs: int | None = None
-    clip_norm: float | None = None
-    average_decay: float | None = None
-    label_smoothing: float = 0.0
-    positive_weights: Literal["none", "balanced"] = "none"
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How a training runs; its result depends on none of it but for rounding.
-
-    micro_batch_images: how many images are computed at once; None finds the most that fit. workers: that load.
-    recompute: compute activations again in the backward pass, for memory; None: only where a group does not fit
-    otherwise. compile: by torch.compile. channels_last: memory format; None: the faster on a GPU, true on a CPU.
-    checkpoint_s: seconds between checkpoints within an epoch. progress: show a progress bar on standard error.
-    """
-
-    micro_batch_images: int | None = 8
-    workers: int = 0
-    recompute: bool | None = False
-    compile: bool = False
-    channels_last: bool | None = True
-    checkpoint_s: float = 600.0
-    progress: bool = False
-
-
-def mean_auroc(logits: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
-    """Mean AUROC over the findings that have both classes; NaN if none has. All (image, finding)."""
-    # scikit-learn's, not the study's own: what changes there must not train all learners again.
-    values = []
-    for k in range(logits.shape[1]):
-        counted = mask[:, k] > 0
-        if len(np.unique(target[counted, k])) == 2:
-            values.append(roc_auc_score(target[counted, k], logits[counted, k]))
-    return float(np.mean(values)) if values else float("nan")
-
-
-class StopRequest:
-    """Turns SIGTERM and SIGUSR1 into a request that the training loop honours at the next update."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __enter__(self) -> "StopRequest":
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGUSR1)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-
-
-class Interrupted(Exception):  # noqa: N818
-    """The training was asked to stop and has written its checkpoint."""
-
 
 class _TooLarge(Exception):  # noqa: N818
     """The GPU's memory did not suffice for an update; it may be tried again in smaller parts."""
-
-
-@dataclass
-class _State:
-    """Where a training is: everything beside weights, optimiser and random state that the next update depends on."""
-
-    epoch: int = 0  # epochs finished
-    update: int = 0  # updates done in the current epoch
-    loss_sum: float = 0.0  # of the current epoch
-    epoch_s: float = 0.0  # spent in the current epoch, over all attempts
-    epoch_wait_s: float = 0.0  # of it, waiting for the loader
-    best_auroc: float = float("-inf")
-    best_epoch: int = 0
-    best_weights: Any = None
-    history: Any = ()  # tuple of dicts, a row an epoch
-    seconds: float = 0.0  # spent in updates and validation, over all attempts
-    wait_s: float = 0.0  # of it, waiting for the loader
-    images: int = 0  # trained on, over all attempts
-    energy_j: float | None = None  # of the GPUs, over all attempts
-    peak_memory_mb: float = 0.0
-    interruptions: int = 0
-    micro_batch: Any = None  # what `MicroBatch` found
-
-    @property
-    def validation_auroc(self) -> list[float]:
-        return [row["validation_auroc"] for row in self.history]
 
 
 def train_learner(
@@ -202,11 +81,12 @@ def train_learner(
     weights: Path | None,
     inputs_digest: str,
     processes: Processes,
+    progress: bool = False,
 ) -> None:
     """Train one learner and write OUTPUTS and tensorboard/ into `folder`.
 
     inputs_digest: names code, data and initial weights; with the settings it decides whether a checkpoint may be gone
-    on from. processes: all of them call this alike; the first writes.
+    on from. processes: all of them call this alike; the first writes. progress: show a bar on standard error.
     Raises Interrupted after a stop signal, StudyError for what cannot be trained, FloatingPointError if the loss is
     not finite.
     """
@@ -217,23 +97,29 @@ def train_learner(
         "seed": seed,
         "inputs": inputs_digest,
     }
+    if settings.normalisation == "per_micro_batch":
+        identity["micro_batch_images"] = run.micro_batch_images
     name = digest(identity)
     folder.mkdir(parents=True, exist_ok=True)
     if processes.total(float(processes.first and checkpoint.restore(folder, name, OUTPUTS))):
         logger.info("this learner was trained before with the same settings, code and data; it was brought back.")
         return
-    training = _Training(folder, model_name, resolution_px, seed, settings, run, targets, store, weights, processes)
+    training = Training(
+        folder, model_name, resolution_px, seed, settings, run, targets, store, weights, processes, progress
+    )
     training.checkpoint_to(folder / checkpoint.CHECKPOINT, name, identity)
     training.epochs()
     if processes.first:
         training.model.load_state_dict(training.state.best_weights)
-        training.write_outputs(identity)
+        cost = cost_of(training.state, training.micro, settings.epochs, processes.world)
+        cost |= {"train_images": len(training.train), "identity": identity}
+        write_outputs(folder, training.learner, training.model, training.state, cost)
         checkpoint.keep(folder, name, OUTPUTS)
         (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
     processes.total(0.0)  # none leaves before all is written
 
 
-class _Training:
+class Training:
     """One training: what it works on, and the steps of it."""
 
     def __init__(
@@ -248,9 +134,10 @@ class _Training:
         store: StoreReader,
         weights: Path | None,
         processes: Processes,
+        progress: bool = False,
     ) -> None:
         self.folder, self.seed, self.settings, self.run, self.store = folder, seed, settings, run, store
-        self.processes, self.device = processes, processes.device
+        self.processes, self.device, self.progress = processes, processes.device, progress
         self.learner = Learner(
             model_name, TARGETS.findings(targets.columns), resolution_px, seed, settings.mean,
             settings.standard_deviation, settings.precision, store.native_at_least_px, settings.norm_group_images,
@@ -265,9 +152,9 @@ class _Training:
         self.target, self.mask = self.train.target.to(self.device), self.train.mask.to(self.device)
         self.place = np.full(int(self.train.rows.max()) + 1, -1)
         self.place[self.train.rows] = np.arange(len(self.train))
-        self.positive_weights = None
-        if settings.positive_weights == "balanced":
-            self.positive_weights = positive_weights(self.target, self.mask)
+        self.pos_weight = None
+        if settings.pos_weight == "balanced":
+            self.pos_weight = pos_weight(self.target, self.mask)
 
         model = build_model(model_name, len(self.learner.findings), seed, weights)
         model = set_normalisation(model, settings.normalisation, settings.norm_group_images, processes.world)
@@ -277,9 +164,9 @@ class _Training:
         )
         self.parameters = list(self.model.parameters())
         self.optimiser = make_optimiser(self.model, settings)
-        self.average = WeightAverage(self.model, settings.average_decay) if settings.average_decay else None
+        self.ema = WeightEma(self.model, settings.ema_decay) if settings.ema_decay else None
         self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self.model) if run.compile else self.model
-        self.state = _State()
+        self.state = TrainingState()
         self.resolution_px = resolution_px
         logger.info(
             "%s at %d px, seed %d: %d images to train on, %d to validate on, %d updates an epoch, %d epochs, on "
@@ -296,15 +183,15 @@ class _Training:
         state = checkpoint.load(path, name)
         if state is not None:
             self.model.load_state_dict(state["model"])
-            self.state = _State(**state["state"])
+            self.state = TrainingState(**state["state"])
         if self.processes.first:
             self.processes.total(0.0)
         self.micro.choose(self.state.micro_batch)
         torch.manual_seed(self.seed)
         if state is not None:
             load_optimiser(self.optimiser, state["optimiser"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
             checkpoint.restore_random_state(state["random"])
             logger.info("going on from epoch %d, update %d", self.state.epoch + 1, self.state.update)
 
@@ -317,7 +204,7 @@ class _Training:
             "identity": self.identity,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "average": self.average.state_dict() if self.average is not None else None,
+            "ema": self.ema.state_dict() if self.ema is not None else None,
             "state": asdict(self.state) | {"micro_batch": self.micro.found},
         }
         checkpoint.save(self.path, content)
@@ -328,12 +215,13 @@ class _Training:
         if settings.normalisation == "synchronised":
             if settings.batch_images % world:
                 raise StudyError("training.normalisation: synchronised needs batch_images to be a multiple of gpus.")
-            return possible_ways(share, share, share, run.recompute)
-        if settings.micro_batch_images is not None:
-            only = settings.micro_batch_images
-            return possible_ways(only, only, only, run.recompute)
-        most = run.micro_batch_images or (share if self.device.type == "cuda" else CPU_MICRO_BATCH)
-        return possible_ways(share, self._unit, most, run.recompute)
+            return possible_ways(share, share, share, run.activation_checkpointing)
+        most = share if self.device.type == "cuda" else CPU_MICRO_BATCH
+        if run.micro_batch_images != "auto":
+            most = run.micro_batch_images
+        if settings.normalisation == "per_micro_batch":
+            return possible_ways(most, most, most, run.activation_checkpointing)
+        return possible_ways(share, self._unit, most, run.activation_checkpointing)
 
     @property
     def _unit(self) -> int:
@@ -390,7 +278,7 @@ class _Training:
         order = order[state.update * settings.batch_images : self.updates_per_epoch * settings.batch_images]
         progress = tqdm(
             total=self.updates_per_epoch, initial=state.update, desc=f"epoch {state.epoch + 1}/{settings.epochs}",
-            unit="update", disable=not (self.run.progress and self.processes.first), leave=False,
+            unit="update", disable=not (self.progress and self.processes.first), leave=False,
         )  # fmt: skip
         self.model.train()
         clock = time.monotonic()
@@ -469,7 +357,7 @@ class _Training:
                     logits = self.forward(x)
                 loss = masked_loss(
                     logits, self.target[examples], self.mask[examples], counted, settings.label_smoothing,
-                    self.positive_weights,
+                    self.pos_weight,
                 )  # fmt: skip
                 with holding_statistics():
                     loss.backward()
@@ -486,12 +374,12 @@ class _Training:
                 f"Images of the batch: {', '.join(map(str, self.train.image_id[at]))}"
             )
         self.processes.add_up_gradients(self.parameters)
-        if settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+        if settings.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, settings.clip_grad_norm)
         self.optimiser.step()
         step_statistics(self.model, self.processes.add_up if self.processes.world > 1 else None)
-        if self.average is not None:
-            self.average.update(self.model)
+        if self.ema is not None:
+            self.ema.update(self.model)
         return value
 
     def _validate(self) -> np.ndarray:
@@ -506,21 +394,21 @@ class _Training:
         """Validate, keep the best weights, note the epoch and write a checkpoint."""
         state, settings, validate = self.state, self.settings, self.validate
         clock = time.monotonic()
-        if self.average is not None:
-            self.average.swap(self.model)
+        if self.ema is not None:
+            self.ema.swap(self.model)
         logits = self._validate()
         score = mean_auroc(logits, validate.target.numpy(), validate.mask.numpy())
         # NaN (no finding with both classes) never beats, but the first epoch always counts.
         if state.best_weights is None or score > state.best_auroc:
             state.best_auroc, state.best_epoch = score, state.epoch + 1
             state.best_weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
-        if self.average is not None:
-            self.average.swap(self.model)
+        if self.ema is not None:
+            self.ema.swap(self.model)
         validation_loss = masked_loss(
             torch.from_numpy(logits), validate.target, validate.mask, float(validate.mask.sum())
         )
         state.epoch_s += time.monotonic() - clock
-        state.peak_memory_mb = max(state.peak_memory_mb, _peak_memory_mb(self.device))
+        state.peak_memory_mb = max(state.peak_memory_mb, peak_memory_mb(self.device))
         row = {
             "epoch": state.epoch + 1,
             "train_loss": state.loss_sum / self.updates_per_epoch,
@@ -550,76 +438,3 @@ class _Training:
         used = self.meter.take()
         if used is not None:
             self.state.energy_j = (self.state.energy_j or 0.0) + self.processes.total(used)
-
-    def write_outputs(self, identity: dict[str, Any]) -> None:
-        """Write the best epoch's weights, the history and what it cost."""
-        folder, state, settings = self.folder, self.state, self.settings
-        with atomic.replacing(folder / WEIGHTS) as temporary:
-            save_weights(self.model, temporary)
-        self.learner.write(folder / RECORD)
-        with atomic.replacing(folder / HISTORY) as temporary, temporary.open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, list(state.history[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(state.history)
-        on_gpu, world = self.device.type == "cuda", self.processes.world
-        cost = {
-            "seconds": round(state.seconds, 3),
-            "gpu_seconds": round(state.seconds * world, 3) if on_gpu else None,
-            "energy_j": None if state.energy_j is None else round(state.energy_j),
-            "images": state.images,
-            "images_per_second": round(state.images / state.seconds, 3),
-            "loader_wait_s": round(state.wait_s, 3),
-            "peak_memory_mb": round(state.peak_memory_mb, 1),
-            "device": self.micro.device_name,
-            "devices": world,
-            "micro_batch_images": self.micro.images,
-            "recompute": self.micro.way.recompute,
-            "channels_last": self.micro.memory_format == torch.channels_last,
-            "threads": torch.get_num_threads(),
-            "interruptions": state.interruptions,
-            "train_images": len(self.train),
-            "best_epoch": state.best_epoch,
-            "epochs": state.epoch,
-            # A best epoch in the last tenth of the budget says that more epochs might have helped.
-            "converged": state.best_epoch <= settings.epochs - max(1, settings.epochs // 10),
-            "best_validation_auroc": state.best_auroc if np.isfinite(state.best_auroc) else None,
-            "identity": identity,
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
-        }
-        atomic.write_json(folder / COST, cost)
-        logger.info(
-            "best epoch %d of %d, mean validation AUROC %.4f, %.0f s", state.best_epoch, state.epoch, state.best_auroc,
-            state.seconds,
-        )  # fmt: skip
-
-
-def write_events(folder: Path, row: dict[str, float]) -> None:
-    """Add an epoch's row of the history to TensorBoard's event files; one that is written again replaces itself."""
-    from torch.utils.tensorboard import SummaryWriter  # imports much
-
-    epoch = int(row["epoch"])
-    with SummaryWriter(str(folder), purge_step=epoch) as writer:
-        for key, value in row.items():
-            if key != "epoch":
-                writer.add_scalar(key, value, epoch)
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-
-
-def run_as_job(train: Callable[[], None]) -> None:
-    """Run a training as a process: an interruption ends it with INTERRUPTED_STATUS."""
-    try:
-        train()
-    except Interrupted as stopped:
-        logger.warning("%s; run again to go on.", stopped)
-        sys.exit(INTERRUPTED_STATUS)

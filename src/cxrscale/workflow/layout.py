@@ -1,32 +1,17 @@
-"""Where each result lies. Paths are relative to the working directory, so that a moved project stays up to date."""
+"""Where the results of a study lie, for the rules: patterns with wildcards, and the files of all learners."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrscale.common.errors import StudyError
+from cxrscale.common.places import BASE, LEARNER, RESULTS, STORES, WEIGHTS_FOLDER
 from cxrscale.common.provenance import digest
+from cxrscale.results import RECORD, TABLES, Study, StudyRecord, declared
 
 if TYPE_CHECKING:
     from cxrscale.workflow.config import StudyConfig
-
-RESULTS = "results"
-STORES, WEIGHTS, DATA = "stores", "weights", "data"
-#: Directly below RESULTS beside the studies' own folders: image stores, initial weights, and data sets that are made
-#: here (by convention: config/demo.yaml). No study may have such a name.
-SHARED_FOLDERS = (STORES, WEIGHTS, DATA)
-WEIGHTS_FOLDER = f"{RESULTS}/{WEIGHTS}"
-
-
-@dataclass(frozen=True)
-class Learner:
-    """One trained (model, resolution, fold, seed)."""
-
-    model: str
-    resolution_px: int
-    fold: int
-    seed: int
 
 
 class Layout:
@@ -36,53 +21,66 @@ class Layout:
         self.study = study
         self.folder = f"{RESULTS}/{study.study}"
         self.store = f"{RESULTS}/{STORES}/{study.store_name()}"
-        self.images = f"{self.store}/images.parquet"
-        self.fingerprint = f"{self.store}/fingerprint.csv"
-        self.shared = f"{self.store}/base/shared.csv"
-        self.labels = f"{self.folder}/labels.parquet"
+        self.base = f"{self.store}/{BASE}"
+        self.logs = f"{self.folder}/logs"
+        self.weights_folder = WEIGHTS_FOLDER
         self.shards = [f"{i:05d}" for i in range(study.store.shards)]
-
-    def learners(self) -> list[Learner]:
-        """All learners of the study, in the order of the config."""
-        return [
-            Learner(model.name, resolution, fold, seed)
-            for model in self.study.models
-            for resolution in sorted(self.study.resolutions_px)
-            for fold in self.study.split.use_folds
-            for seed in self.study.seeds
+        #: model, resolution_px, fold and seed of all learners, in the order of the config.
+        self.learners = [
+            [model.name, resolution, fold, seed]
+            for model in study.models
+            for resolution in sorted(study.resolutions_px)
+            for fold in study.split.use_folds
+            for seed in study.seeds
         ]
+        self.record = StudyRecord(
+            store=study.store_name(),
+            learners=self.learners,
+            folds=study.split.use_folds,
+            resolutions_px=sorted(study.resolutions_px),
+            base_px=study.store.base_resolution_px,
+        )
+        self.record_file = f"{self.folder}/{RECORD}"
 
-    def learner(
-        self,
-        model: Any = "{model}",
-        resolution: Any = "{resolution}",
-        fold: Any = "{fold}",
-        seed: Any = "{seed}",
-    ) -> str:
-        """Folder of a learner, or its pattern."""
-        return f"{self.folder}/learners/{model}/{resolution}px/fold{fold}-seed{seed}"
+    def table(self, name: str, **where: Any) -> str:
+        """The file of a table; wildcards stay for what is not given of model, resolution, fold, seed and folder."""
+        wildcards = {name: f"{{{name}}}" for name in ("model", "resolution", "fold", "seed", "folder")}
+        (pattern,) = declared(name).files
+        return pattern.format(**wildcards | where, study=self.folder, store=self.store)
+
+    def tables(self, name: str, **where: Any) -> list[str]:
+        """All files of a table that this study has. where: only of this model, resolution_px, fold or seed."""
+        return [str(path) for _, path in Study(self.folder, self.record).paths(name, **where)]
+
+    def shown(self, without: Iterable[str] = ()) -> dict[str, list[str]]:
+        """The files of every table that the report reads, by name, but for those left out."""
+        return {name: self.tables(name) for name, table in TABLES.items() if table.shown and name not in without}
+
+    def learner(self, name: str) -> str:
+        """A file of a learner, with wildcards."""
+        return f"{LEARNER.replace('{study}', self.folder)}/{name}"
 
     def of_learners(self, name: str) -> list[str]:
         """A file of every learner."""
-        return [f"{self.learner(x.model, x.resolution_px, x.fold, x.seed)}/{name}" for x in self.learners()]
+        return [str(path) for _, path in Study(self.folder, self.record).files_of_learners(name)]
 
-    def drawn_targets(self, fold: Any = "{fold}") -> str:
-        """The targets as the csv files alone give them; `targets` are theirs once the pictures are known."""
-        return f"{self.folder}/targets/drawn/fold{fold}.parquet"
+    @property
+    def trained(self) -> dict[str, str]:
+        """What whoever uses a learner takes in; it is told of it by its record, never by the config."""
+        return {"weights": self.learner("weights.safetensors"), "learner": self.learner("learner.json")}
 
-    def targets(self, fold: Any = "{fold}") -> str:
-        return f"{self.folder}/targets/fold{fold}.parquet"
+    def log(self, rule: str) -> str:
+        """The log of a rule's job for one learner."""
+        return f"{self.logs}/{rule}/{{model}}-{{resolution}}px-fold{{fold}}-seed{{seed}}.log"
+
+    @property
+    def drawn_targets(self) -> str:
+        """The targets of a fold as the csv files alone give them; `targets` are theirs once the pictures are known."""
+        return f"{self.folder}/targets/drawn/fold{{fold}}.parquet"
 
     def notes(self, of: str) -> str:
-        """What a stage noted for the report (`notes.NOTES`)."""
+        """What a stage noted for the report (`notes.NOTED`)."""
         return f"{self.folder}/notes/{of}.csv"
-
-    def all_notes(self) -> list[str]:
-        """The notes of every stage, in the order in which the report shows them."""
-        of_folds = [
-            self.notes(f"{of}-fold{fold}") for fold in self.study.split.use_folds for of in ("targets", "together")
-        ]
-        return [f"{self.store}/notes.csv", *map(self.notes, ("labels", "inputs")), *of_folds, self.notes("pictures")]
 
     def resolution_folder(self, resolution: Any) -> str:
         """Folder of a resolution's shards; the base resolution is the base, not a copy."""
@@ -93,8 +91,8 @@ class Layout:
         """The resolution whose shards lie in the folder of this name, the base's or a smaller one's."""
         return self.study.store.base_resolution_px if folder == "base" else int(folder)
 
-    def manifest(self, resolution: Any) -> str:
-        return f"{self.resolution_folder(resolution)}/manifest.parquet"
+    def index(self, resolution: Any) -> str:
+        return f"{self.resolution_folder(resolution)}/index.parquet"
 
     def weights(self, model: str) -> str | None:
         """The checked copy of a model's initial weights; None where it starts from random ones."""
@@ -125,10 +123,6 @@ class Layout:
                 f".pth or .bin file, absolute or relative to {Path.cwd()} (~ and variables are not replaced). Bring it "
                 f"there, or correct the path{instead}."
             )
-
-    def source_path(self, name: str) -> str:
-        """A file of the data set."""
-        return str(Path(self.study.dataset.root) / name)
 
 
 def file_label(path: str) -> str:

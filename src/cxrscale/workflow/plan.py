@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cxrscale.workflow.config import Training
+from cxrscale.train.settings import TrainingSettings
 
 TRAIN = "train"
 #: Changed settings that are named; the others are counted.
@@ -395,7 +395,7 @@ def _scaled(record: Mapping[str, Any], settings: Any) -> tuple[float, bool, str]
     before = record.get("identity", {}).get("settings", {}).get("epochs")
     asked = _readable("settings", settings)
     if before and isinstance(asked, dict):
-        seconds *= asked.get("epochs", Training.model_fields["epochs"].default) / before
+        seconds *= asked.get("epochs", TrainingSettings().epochs) / before
     return seconds, on_gpu, str(record.get("device", "?"))
 
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from cxrscale.combine import control as control_module
-from cxrscale.combine.contracts import CHOSEN, PRIMARY
+from cxrscale.combine.contracts import PRIMARY
 from cxrscale.combine.control import ensembles_of
-from cxrscale.combine.ensembles import StackingSettings
 from cxrscale.combine.estimates import Estimate
 from cxrscale.combine.methods import METHODS
+from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
+from cxrscale.common.rows import CHOSEN, MEAN
 from cxrscale.evaluate.auroc import auroc
-from cxrscale.evaluate.metrics import MEAN
 from cxrscale.evaluate.predictions import Scores
 
 SETTINGS = StackingSettings(tolerance=1e-6, weight_replicates=100, replicates=100, confidence=0.95, seed=0)

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from cxrscale.combine.contracts import ALL, COEFFICIENTS, CONTROL, GAINS, PRIMARY, STACKED, WEIGHTS
-from cxrscale.combine.ensembles import ALL_METHODS, StackingSettings
+from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, PRIMARY, SCALE_WEIGHTS, STACKED
+from cxrscale.combine.ensembles import ALL_METHODS
+from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common import tables
+from cxrscale.common.rows import ALL_LEARNERS, MEAN
 from cxrscale.evaluate.auroc import auroc
-from cxrscale.evaluate.metrics import MEAN
 
 SETTINGS = StackingSettings(tolerance=1e-8, weight_replicates=100, replicates=200, confidence=0.95, seed=0)
 N = 400
@@ -38,35 +39,37 @@ def test_weights_land_on_the_learner_that_sees(predictions, tmp_path):
     weights, scored = frames["weights"], frames["stacked"]
     at = weights.set_index(["ensemble", "finding", "model", "resolution_px"])
     assert at["weight"]["a", "Edema", "a", 512] > 0.9
-    assert at["weight"][ALL, "Edema", "a", 512] > 0.9
-    assert at["lower"][ALL, "Edema", "a", 512] > 0.8
+    assert at["weight"][ALL_LEARNERS, "Edema", "a", 512] > 0.9
+    assert at["lower"][ALL_LEARNERS, "Edema", "a", 512] > 0.8
     assert weights.groupby(["ensemble", "finding"])["weight"].sum().tolist() == pytest.approx([1.0] * 9)
     fitted = weights[weights["reason"].isna()]
     assert (fitted["lower"] <= fitted["weight"] + 1e-9).all()
     assert (fitted["weight"] <= fitted["upper"] + 1e-9).all()
     assert (fitted["gap"] <= 1e-8).all()
-    rare = weights[(weights["finding"] == "Rare") & (weights["ensemble"] == ALL)]
+    rare = weights[(weights["finding"] == "Rare") & (weights["ensemble"] == ALL_LEARNERS)]
     assert rare["weight"].tolist() == [0.25] * 4
     assert set(rare["reason"]) == {"no positive image to fit on"}
     assert rare["lower"].isna().all()
 
     row = scored.set_index(["ensemble", "finding", "method"])
-    assert row["learner"][ALL, "Edema", "best_single"] == "a-512"
+    assert row["learner"][ALL_LEARNERS, "Edema", "best_single"] == "a-512"
     assert row["gain"]["a", "Edema", "best_single"] == 0
     for method in ALL_METHODS[1:]:
         one = row.loc[("a", "Edema", method)]
         assert one["gain"] == pytest.approx(one["auroc"] - row["auroc"]["a", "Edema", "best_single"])
         assert one["gain_lower"] <= one["gain"] <= one["gain_upper"]
-        assert row["auroc"][ALL, "Rare", method] == row["auroc"][ALL, "Rare", "mean"]  # nothing to fit on
+        assert (
+            row["auroc"][ALL_LEARNERS, "Rare", method] == row["auroc"][ALL_LEARNERS, "Rare", "mean"]
+        )  # nothing to fit on
     never = scored[scored["finding"] == "Never"]
     assert len(never) == 3 * len(ALL_METHODS)
     assert never["auroc"].isna().all()
     assert set(never["reason"]) == {"no positive image"}
-    mean = row.loc[(ALL, MEAN, "softmax")]  # of the two findings that have a value
-    assert mean["auroc"] == pytest.approx(row["auroc"].loc[ALL, ["Edema", "Rare"], "softmax"].mean())
-    assert mean["log_loss"] == pytest.approx(row["log_loss"].loc[ALL, ["Edema", "Rare"], "softmax"].mean())
+    mean = row.loc[(ALL_LEARNERS, MEAN, "softmax")]  # of the two findings that have a value
+    assert mean["auroc"] == pytest.approx(row["auroc"].loc[ALL_LEARNERS, ["Edema", "Rare"], "softmax"].mean())
+    assert mean["log_loss"] == pytest.approx(row["log_loss"].loc[ALL_LEARNERS, ["Edema", "Rare"], "softmax"].mean())
 
-    for table in (WEIGHTS, COEFFICIENTS, STACKED, GAINS, CONTROL):
+    for table in (SCALE_WEIGHTS, COEFFICIENTS, STACKED, GAINS, CONTROL):
         tables.write(table, frames[table.name], tmp_path / f"{table.name}.csv")
         assert len(tables.read(table, tmp_path / f"{table.name}.csv")) == len(frames[table.name]) > 0
 

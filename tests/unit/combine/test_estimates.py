@@ -9,7 +9,7 @@ from cxrscale.combine.estimates import (
     ALIKE,
     TOO_FEW,
     Contrast,
-    Training,
+    TrainingVariance,
     average,
     contrast,
     estimate,
@@ -97,10 +97,10 @@ def test_the_chance_of_training_widens_an_interval_by_its_degrees_of_freedom():
     alone = contrast([fold], against)
     assert alone.freedom == float("inf")
     same = alone.error**2
-    both = contrast([fold], against, [Training(same, 3)])
+    both = contrast([fold], against, [TrainingVariance(same, 3)])
     assert both.error == pytest.approx(2**0.5 * alone.error)
     assert both.freedom == pytest.approx(4 * 3)  # (1 + 1)^2 / (1^2 / 3)
     assert both.interval(0.95)[1] - both.value == pytest.approx(2.178813 * both.error)  # t table, 12
-    two = contrast([fold, fold], against, [Training(same, 3)] * 2)
+    two = contrast([fold, fold], against, [TrainingVariance(same, 3)] * 2)
     assert two.error == pytest.approx(both.error / 2**0.5)
     assert two.freedom == pytest.approx(24)

@@ -50,14 +50,14 @@ def frame(*rows):
     return pd.DataFrame(rows, columns=["image_id", "finding", "x_min", "y_min", "x_max", "y_max"])
 
 
-MANIFEST = pd.DataFrame({"image_id": ["i", "j"], "native_height_px": [80, 80], "native_width_px": [40, 40]})
+INDEX = pd.DataFrame({"image_id": ["i", "j"], "native_height_px": [80, 80], "native_width_px": [40, 40]})
 
 
 def test_a_finding_may_have_several_boxes():
     boxes = frame(
         ["i", "A", 0, 0, 20, 40], ["j", "A", 0, 0, 40, 80], ["i", "A", 20, 40, 40, 80], ["k", "A", 0, 0, 1, 1]
     )
-    found = boxes_by_pair(boxes, MANIFEST, "stretch")
+    found = boxes_by_pair(boxes, INDEX, "stretch")
     assert found == {("A", "i"): [(0, 0, 0.5, 0.5), (0.5, 0.5, 1, 1)], ("A", "j"): [(0, 0, 1, 1)]}
 
 
@@ -67,15 +67,15 @@ def test_a_finding_may_have_several_boxes():
 def test_boxes_outside_their_picture_in_part_too_are_refused(box):
     where = rf"box of A in image i from \({box[0]:g}, {box[1]:g}\) to .* lies outside its 40 x 80 px"
     with pytest.raises(StudyError, match=where):
-        boxes_by_pair(frame(["i", "A", *box]), MANIFEST, "stretch")
+        boxes_by_pair(frame(["i", "A", *box]), INDEX, "stretch")
 
 
 def large_pictures(pictures, scale):
     """A box in each of so many pictures of 2,000 x 2,500 px, drawn on copies of this share of their sides."""
     ids = [f"i{n}" for n in range(pictures)]
-    manifest = pd.DataFrame({"image_id": ids, "native_height_px": 2500, "native_width_px": 2000})
+    index = pd.DataFrame({"image_id": ids, "native_height_px": 2500, "native_width_px": 2000})
     rows = [(i, "A", 600 * scale, 900 * scale, (1500 + 40 * n) * scale, 2000 * scale) for n, i in enumerate(ids)]
-    return frame(*rows), manifest
+    return frame(*rows), index
 
 
 @pytest.mark.parametrize("scale", [1024 / 2500, 512 / 2500, 1 / 2500])

@@ -1,7 +1,10 @@
 import pandas as pd
 import pytest
 
-from cxrscale.data.findings import CHEXPERT_FINDINGS, TARGETS, LabelPolicy, apply_policy, check_finding_name, policies
+from cxrscale.data.contracts import TARGETS
+from cxrscale.data.findings import CHEXPERT_FINDINGS, check_finding_name
+from cxrscale.data.labels import apply_policy, policies
+from cxrscale.data.settings import LabelPolicy
 
 RAW = pd.Series([1, 0, -1, None], dtype="Int8")
 
@@ -61,10 +64,10 @@ def test_names_that_mean_something_else_are_refused(name, why):
 def test_every_name_of_a_row_that_is_no_finding_is_reserved():
     """What stands in a column of findings, of ensembles or of groups beside the findings themselves."""
     from cxrscale.combine import contracts as stacking
+    from cxrscale.common.rows import MEAN_LABEL
     from cxrscale.data.formats import manifest
     from cxrscale.evaluate import metrics
     from cxrscale.explain import field_size, localisation
-    from cxrscale.report.content import MEAN_LABEL
 
     rows = [metrics.MEAN, metrics.ALL, localisation.ALL_FINDINGS, localisation.ALL_SIZES, field_size.ALL_CHANNELS]
     rows += [stacking.ALL, stacking.CHOSEN, MEAN_LABEL]

@@ -9,11 +9,14 @@ import pytest
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.data import random_mimic as mimic_tables
-from cxrscale.data.csv_files import IMAGES, LABELS, assign_shards
-from cxrscale.data.findings import CHEXPERT_FINDINGS, LabelPolicy, policies
+from cxrscale.data.contracts import IMAGES, LABELS
+from cxrscale.data.csv_files import assign_shards
+from cxrscale.data.findings import CHEXPERT_FINDINGS
 from cxrscale.data.formats import mimic_cxr_jpg as mimic
+from cxrscale.data.labels import policies
+from cxrscale.data.settings import LabelPolicy, SplitSettings
 from cxrscale.data.spelling import Reading
-from cxrscale.data.splits import SplitSettings, build_targets
+from cxrscale.data.splits import build_targets
 
 FRACTION = 0.01
 METADATA = (

@@ -6,9 +6,8 @@ import pytest
 from sklearn.model_selection import KFold
 
 from cxrscale.common.errors import StudyError
-from cxrscale.data.findings import LabelPolicy
+from cxrscale.data.settings import LabelPolicy, SplitSettings
 from cxrscale.data.splits import (
-    SplitSettings,
     build_targets,
     combine_split,
     keep_together,

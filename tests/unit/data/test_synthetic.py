@@ -9,8 +9,8 @@ from PIL import Image
 from cxrscale.common.errors import StudyError
 from cxrscale.data import synthetic
 from cxrscale.data.formats import mimic_cxr_jpg
+from cxrscale.data.settings import Planted, SyntheticSettings
 from cxrscale.data.spelling import Reading
-from cxrscale.data.synthetic import Planted, SyntheticSettings
 
 PLANTED = {
     "Cardiomegaly": Planted("heart"),

@@ -5,19 +5,12 @@ import pandas as pd
 import pytest
 
 from cxrscale.common import tables
+from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.auroc import auroc
 from cxrscale.evaluate.clustered import components
-from cxrscale.evaluate.comparison import (
-    AVERAGES,
-    DIFFERENCES,
-    LEVELS,
-    SUFFICIENT,
-    ComparisonSettings,
-    FoldScores,
-    compare,
-    compare_scores,
-)
-from cxrscale.evaluate.metrics import MEAN
+from cxrscale.evaluate.comparison import FoldScores, compare, compare_scores
+from cxrscale.evaluate.contracts import AUROC, AVERAGES, DIFFERENCES, SUFFICIENT
+from cxrscale.evaluate.settings import ComparisonSettings
 from cxrscale.evaluate.verdicts import holm
 
 SETTINGS = ComparisonSettings(512, 0.01, 0.95, 0.99, 300, 0)
@@ -185,7 +178,7 @@ def test_seeds_that_differ_widen_the_interval():
 def test_the_tables_keep_their_declarations(study, tmp_path):
     found = compare(study(folds=(0, 1)), SETTINGS)
     written = (found.levels, found.averages, found.differences, found.sufficient)
-    for table, frame in zip((LEVELS, AVERAGES, DIFFERENCES, SUFFICIENT), written, strict=True):
+    for table, frame in zip((AUROC, AVERAGES, DIFFERENCES, SUFFICIENT), written, strict=True):
         tables.write(table, frame, tmp_path / f"{table.name}.csv")
         assert len(tables.read(table, tmp_path / f"{table.name}.csv")) == len(frame) > 0
 

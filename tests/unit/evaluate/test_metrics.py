@@ -6,18 +6,13 @@ from scipy.stats import t
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
 from cxrscale.common import tables
+from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.auroc import weighted_auroc
 from cxrscale.evaluate.bootstrap import interval, replicate
 from cxrscale.evaluate.clustered import components
-from cxrscale.evaluate.metrics import (
-    MEAN,
-    METRICS,
-    EvaluationSettings,
-    evaluate,
-    fit,
-    reason_undefined,
-    threshold_at,
-)
+from cxrscale.evaluate.contracts import METRICS
+from cxrscale.evaluate.metrics import evaluate, fit, reason_undefined, threshold_at
+from cxrscale.evaluate.settings import EvaluationSettings
 
 RNG = np.random.default_rng(0)
 PATIENT = np.arange(80) // 2

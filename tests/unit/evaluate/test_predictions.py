@@ -4,7 +4,8 @@ import pytest
 
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
-from cxrscale.evaluate.predictions import PREDICTIONS, Scores, predictions_frame
+from cxrscale.evaluate.contracts import PREDICTIONS
+from cxrscale.evaluate.predictions import Scores, predictions_frame
 
 
 def test_ignored_targets_are_empty(tmp_path):

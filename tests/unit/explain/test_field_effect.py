@@ -8,17 +8,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from cxrscale.common import tables
-from cxrscale.explain.field_effect import (
-    CONSTANT,
-    FIELD_EFFECT,
-    FIELD_POINTS,
-    ONE_RESOLUTION,
-    TOO_FEW,
-    field_effect,
-    field_points,
-    spearman,
-)
-from cxrscale.explain.field_size import ALL_CHANNELS, NO_EVIDENCE
+from cxrscale.common.rows import ALL_CHANNELS
+from cxrscale.explain.contracts import FIELD_EFFECT, FIELD_POINTS
+from cxrscale.explain.field_effect import CONSTANT, ONE_RESOLUTION, TOO_FEW, field_effect, field_points, spearman
+from cxrscale.explain.field_size import NO_EVIDENCE
 
 
 def fields_of(model, sizes, state="trained"):

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from cxrscale.common import tables
+from cxrscale.common.rows import ALL_FINDINGS
+from cxrscale.explain.contracts import LOCALISATION
 from cxrscale.explain.localisation import (
-    ALL_FINDINGS,
     GRID,
-    LOCALISATION,
     NO_BOX,
     NO_THRESHOLD,
     ONE_PATIENT,

@@ -9,16 +9,9 @@ import torch
 from torch import nn
 
 from cxrscale.common import tables
-from cxrscale.explain.field_size import (
-    ALL_CHANNELS,
-    FIELDS,
-    NO_EVIDENCE,
-    NO_FIELD,
-    NO_POSITIVE,
-    centred_square,
-    field_rows,
-    spread,
-)
+from cxrscale.common.rows import ALL_CHANNELS
+from cxrscale.explain.contracts import FIELDS
+from cxrscale.explain.field_size import NO_EVIDENCE, NO_FIELD, NO_POSITIVE, centred_square, field_rows, spread
 from cxrscale.explain.receptive_field import receptive_fields
 
 

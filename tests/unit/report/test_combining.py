@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale.combine.ensembles import ALL_METHODS, StackingSettings
+from cxrscale.combine.ensembles import ALL_METHODS
+from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.report import combining
 from cxrscale.report.combining import METHODS
-from cxrscale.report.content import ReportSettings
+from cxrscale.report.inputs import ReportSettings
 
 N = 1200
 PATIENT = np.arange(N) // 2
@@ -83,7 +84,7 @@ def test_tables_hold_every_method_and_finding(results):
     table = combining.overall_table(found, SETTINGS)
     assert [row[1].text for row in table.cells] == list(METHODS.values())
     assert list(METHODS) == list(ALL_METHODS)
-    gain = found.gains.set_index(["finding", "method", "against"]).loc["(mean)", "softmax", "best_single"]
+    gain = found["gains"].set_index(["finding", "method", "against"]).loc["(mean)", "softmax", "best_single"]
     assert table.cells[2][3].text == f"{gain['gain']:+.3f}"
     assert f"{gain['lower']:+.3f} to {gain['upper']:+.3f}; p < 0.001" in table.cells[2][3].note
     assert len(combining.stacking_table(found, SETTINGS).rows) == 2
@@ -107,7 +108,7 @@ def test_learners_that_are_alike_are_starred_and_counted(results):
     found = results({32: (0.8, 1), 64: (0.8, 1)})
     assert not combining.weights_frame(found)["doubted"].any()
     assert combining.doubt_sentence(found, SETTINGS).startswith("For 0 of 2")
-    alike = SimpleNamespace(**vars(found) | {"weights": found.weights.assign(warning="x")})
+    alike = SimpleNamespace(**vars(found) | {"weights": found["scale_weights"].assign(warning="x")})
     assert combining.weights_frame(alike)["doubted"].all()
     assert combining.doubt_sentence(alike, SETTINGS).startswith("For 2 of 2")
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cxrscale.report import figures
-from cxrscale.report.figures import ActivationMaps
+from cxrscale.report.inputs import ActivationMaps
 
 NAN = float("nan")
 

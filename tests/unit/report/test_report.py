@@ -9,25 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale.combine.contracts import CHOSEN, CONTROL, GAINS, PRIMARY, STACKED, WEIGHTS
+from cxrscale.combine.contracts import CONTROL, GAINS, PRIMARY, SCALE_WEIGHTS, STACKED
 from cxrscale.common.notes import NOTES
-from cxrscale.evaluate.comparison import AVERAGES, DIFFERENCES, LEVELS, SUFFICIENT
-from cxrscale.evaluate.metrics import MEAN, METRICS
+from cxrscale.common.rows import ALL_CHANNELS, CHOSEN, MEAN
+from cxrscale.evaluate.contracts import AUROC, AVERAGES, DIFFERENCES, METRICS, SUFFICIENT
 from cxrscale.evaluate.verdicts import scope_of, smallest_sufficient
-from cxrscale.explain.field_effect import FIELD_EFFECT, TOO_FEW, field_points
-from cxrscale.explain.field_size import ALL_CHANNELS
+from cxrscale.explain.contracts import FIELD_EFFECT, LENGTHS
+from cxrscale.explain.field_effect import TOO_FEW, field_points
 from cxrscale.explain.localisation import measure_maps, summarise
 from cxrscale.report import figures
-from cxrscale.report.content import DASH, KEY, Cell, ReportSettings, Results, average, measure, number, p_text
+from cxrscale.report.cells import DASH, Cell, average_rows, measure, number, p_text
 from cxrscale.report.explaining import (
-    LENGTHS,
     draw_activation,
     field_effect_sentences,
     fields_table,
     finding_fields_table,
     localisation_table,
 )
-from cxrscale.report.figures import ActivationMaps
+from cxrscale.report.inputs import KEY, ActivationMaps, ReportSettings, Results
 from cxrscale.report.page import draw_figures, picture, render_local, render_report, summary_lines, warnings_of
 from cxrscale.report.performance import performance_tables
 from cxrscale.report.planted import agreement, expected_gain, planted_table
@@ -185,11 +184,11 @@ def make_results(
     map_ = np.full((32, 32), 1 / 1024)
     return Results(
         learners=keys,
-        levels=framed(LEVELS, levels),
+        levels=framed(AUROC, levels),
         averages=framed(AVERAGES, averages),
         differences=framed(DIFFERENCES, differences),
         sufficient=framed(SUFFICIENT, sufficient),
-        weights=framed(WEIGHTS, weights),
+        weights=framed(SCALE_WEIGHTS, weights),
         stacked=framed(STACKED, stacked),
         gains=framed(GAINS, gains),
         control=framed(CONTROL, control),
@@ -218,7 +217,7 @@ def make_results(
             NOTES, [("ids", "f.csv: subject_id is read in another spelling on 3 rows.", "'patient-9 ' as ...")]
         ),
         quarantine=pd.DataFrame({"image_id": ["lost-image"], "path": ["files/lost.jpg"], "reason": ["is absent"]}),
-        manifest=pd.DataFrame(
+        index=pd.DataFrame(
             {"image_id": targets["image_id"], "native_height_px": 80, "native_width_px": 40, "native_px": 40}
         ).assign(native_bits=np.where(np.arange(len(targets)) % 4, 12, 8)),
         stores=pd.DataFrame(
@@ -246,7 +245,7 @@ def test_notes_stand_first_and_name_no_patient_in_the_page_to_share(tmp_path):
         assert "patient-9" not in page
         assert "patient-9" in local
     assert f"Note: {said}" in summary_lines(results, make_settings(), "report.html")
-    nothing = dataclasses.replace(results, notes=results.notes.iloc[:0])
+    nothing = results.having(notes=results["notes"].iloc[:0])
     assert "Read first" not in make_pages(nothing, make_settings(), tmp_path)[0]
 
 
@@ -358,10 +357,10 @@ def test_answers_are_sorted_into_what_the_data_say():
     results, settings = make_results(models=("m",)), make_settings()
     assert answer(results, settings, "m", "A") == Answer("A", "suffices", 32)
     assert answer(results, settings, "m", "B") == Answer("B", "needed", 64)
-    undecided = results.differences.assign(verdict="undecided")
-    changed = dataclasses.replace(results, differences=undecided)
+    undecided = results["differences"].assign(verdict="undecided")
+    changed = results.having(differences=undecided)
     assert answer(changed, settings, "m", "B").kind == "undecided"
-    at_chance = dataclasses.replace(results, averages=results.averages.assign(lower=0.5))
+    at_chance = results.having(averages=results["averages"].assign(lower=0.5))
     assert answer(at_chance, settings, "m", "A").kind == "chance"
     gone = make_results(models=("m",), undefined=("A",))
     assert answer(gone, settings, "m", "A").reason == "AUROC is undefined in every fold: no positive image"
@@ -371,8 +370,8 @@ def test_answers_are_sorted_into_what_the_data_say():
 
 def test_the_answer_names_resolutions_that_would_be_enough_but_for_one_between():
     results = make_results(models=("m",), resolutions=(16, 32, 64))
-    changed = results.sufficient.assign(sufficient_px=64, beyond_px="16")
-    results = dataclasses.replace(results, sufficient=changed)
+    changed = results["sufficient"].assign(sufficient_px=64, beyond_px="16")
+    results = results.having(sufficient=changed)
     found = answer(results, make_settings(), "m", "A")
     assert (found.kind, found.px, found.beyond) == ("undecided", 64, (16,))
     assert answer_cell(found, make_settings()).note.endswith("16 px would be enough alone, but not one between")
@@ -381,12 +380,11 @@ def test_the_answer_names_resolutions_that_would_be_enough_but_for_one_between()
 def test_the_answer_names_resolutions_that_are_better_than_the_reference():
     """Also where the reference itself is at chance, and where one between is not shown to be enough."""
     results, settings = make_results(models=("m",), resolutions=(16, 32, 64)), make_settings()
-    lowest = results.differences["resolution_px"] == 16
-    changed = dataclasses.replace(
-        results,
-        differences=results.differences.assign(verdict=lowest.map({True: "better below it", False: "undecided"})),
-        sufficient=results.sufficient.assign(sufficient_px=64, beyond_px="16"),
-        averages=results.averages.assign(lower=0.5),
+    lowest = results["differences"]["resolution_px"] == 16
+    changed = results.having(
+        differences=results["differences"].assign(verdict=lowest.map({True: "better below it", False: "undecided"})),
+        sufficient=results["sufficient"].assign(sufficient_px=64, beyond_px="16"),
+        averages=results["averages"].assign(lower=0.5),
     )
     found = answer(changed, settings, "m", "A")
     assert found == Answer("A", "better", 64, beyond=(16,), better=(16,))
@@ -394,7 +392,7 @@ def test_the_answer_names_resolutions_that_are_better_than_the_reference():
         "64 px", "the reference; not every smaller one was shown to be enough; better than 64 px: 16 px"
     )
     assert answer_sentence([found], settings) == "16 px is better than 64 px, the reference, for A."
-    enough = dataclasses.replace(changed, sufficient=results.sufficient.assign(sufficient_px=16))
+    enough = changed.having(sufficient=results["sufficient"].assign(sufficient_px=16))
     found = answer(enough, settings, "m", "A")
     assert (found.kind, found.px, found.better) == ("suffices", 16, (16,))
     assert answer_sentence([found], settings) == (
@@ -407,8 +405,8 @@ def test_a_difference_shows_interval_corrected_p_and_verdict():
     cell = difference_cell(results, make_settings(), "m", "B", 32)
     minus = "\N{MINUS SIGN}"
     assert cell == Cell(f"{minus}0.200", f"{minus}0.205 to {minus}0.195; p < 0.001; needs the reference")
-    few = results.differences.assign(verdict=None, p_holm=NAN, reason="5 patients with the finding: no verdict")
-    cell = difference_cell(dataclasses.replace(results, differences=few), make_settings(), "m", "B", 32)
+    few = results["differences"].assign(verdict=None, p_holm=NAN, reason="5 patients with the finding: no verdict")
+    cell = difference_cell(results.having(differences=few), make_settings(), "m", "B", 32)
     assert cell.note.endswith("; 5 patients with the finding: no verdict")
     assert [p_text(p) for p in (0.0123, 0.0009, NAN)] == ["p = 0.012", "p < 0.001", "no p"]
 
@@ -451,7 +449,7 @@ def test_averages_are_of_defined_values_and_intervals_need_all_ends():
             "reason": [None, None, "no positive image", None, "few"],
         }
     )  # fmt: skip
-    averaged = average(frame, ["finding"], ["value", "lower"]).set_index("finding")
+    averaged = average_rows(frame, ["finding"], ["value", "lower"]).set_index("finding")
     assert averaged.loc["A", "value"] == pytest.approx(0.7)
     assert averaged.loc["A", "lower"] == pytest.approx(0.6)
     assert averaged.loc["A", "n"] == 2
@@ -464,8 +462,8 @@ def test_warnings_name_what_weakens_the_numbers():
     results = make_results()
     late = [dict(c, converged=False, best_epoch=2) if i == 0 else c for i, c in enumerate(results.costs)]
     merged = {0: results.targets[0].replace({"split": {"combine": "validate"}})}
-    unfitted = results.weights.assign(reason="no positive image to fit on")
-    changed = dataclasses.replace(results, costs=late, targets=merged, weights=unfitted)
+    unfitted = results["scale_weights"].assign(reason="no positive image to fit on")
+    changed = results.having(costs=late, targets=merged, scale_weights=unfitted)
     warned = " ".join(warnings_of(changed, make_settings()))
     for expected in (
         "m at 32 px, fold 0, seed 0: not converged",
@@ -503,19 +501,17 @@ def planted_as(pattern="grating", wavelength=0.0):
 def make_found(planted, auroc, half=0.004, reference=96):
     """A study of one finding and model whose AUROCs (resolution_px -> value) and differences have such intervals."""
     results = make_results(findings=("A",), models=("m",), resolutions=tuple(auroc))
-    value = results.averages["resolution_px"].map(auroc)
-    averages = results.averages.assign(value=value, lower=value - half, upper=value + half)
-    pairs = results.differences
+    value = results["averages"]["resolution_px"].map(auroc)
+    averages = results["averages"].assign(value=value, lower=value - half, upper=value + half)
+    pairs = results["differences"]
     d = pairs["resolution_px"].map(auroc) - pairs["against_px"].map(auroc)
     lower = d - half
     differences = pairs.assign(difference=d, lower=lower, upper=d + half)
     against = zip(pairs["resolution_px"], pairs["against_px"], lower, strict=True)
     ends = {int(r): float(end) for r, against_px, end in against if against_px == reference}
     px, beyond = smallest_sufficient(ends, reference, 0.01)
-    sufficient = results.sufficient.assign(sufficient_px=px, beyond_px=", ".join(map(str, beyond)) or None)
-    return dataclasses.replace(
-        results, planted=planted, averages=averages, differences=differences, sufficient=sufficient
-    )
+    sufficient = results["sufficient"].assign(sufficient_px=px, beyond_px=", ".join(map(str, beyond)) or None)
+    return results.having(planted=planted, averages=averages, differences=differences, sufficient=sufficient)
 
 
 def planted_row(planted, auroc, **more):
@@ -533,7 +529,7 @@ def test_planted_truth_is_held_against_the_findings(tmp_path):
             "wavelength": [0.0, 0.05, 0.0, 0.0], "contrast": 0.2, "prevalence": 0.3,
         }
     )  # fmt: skip
-    results = dataclasses.replace(make_results(findings=("A", "B", "C", "D"), models=("m",)), planted=planted)
+    results = make_results(findings=("A", "B", "C", "D"), models=("m",)).having(planted=planted)
     table = planted_table(results, make_settings())
     assert table.head[3:] == [
         "32 px minus 64 px", "AUROC at 64 px", "Smallest sufficient: planted", "Found", "Overall",
@@ -551,7 +547,7 @@ def test_planted_truth_is_held_against_the_findings(tmp_path):
     assert [c.text for c in rows["C"][5:]] == [DASH, "32 px", "not as planted"]  # 0.8 - 0.2 > 0.5
     assert rows["D"][7] == Cell("as planted", "gain of combining +0.030 (+0.010 to +0.050)")
     assert "Against the planted truth" in make_pages(results, make_settings(), tmp_path)[0]
-    chance = dataclasses.replace(results, levels=results.levels.assign(joint_lower=0.4, joint_upper=0.6))
+    chance = results.having(auroc=results["auroc"].assign(joint_lower=0.4, joint_upper=0.6))
     table = planted_table(chance, make_settings())
     assert table.cells[2][7] == Cell("as planted", "all 2 joint 99% intervals hold 0.5")
 
@@ -634,14 +630,14 @@ def test_what_agrees_with_what_was_expected():
 
 def test_pictures_are_counted_by_bits():
     results = make_results()
-    results.manifest["native_bits"] = [8, *[12] * (len(results.manifest) - 1)]
-    n = len(results.manifest)
+    results["index"]["native_bits"] = [8, *[12] * (len(results["index"]) - 1)]
+    n = len(results["index"])
     assert bits_table(results).rows == [["8", "1", f"{1 / n:.1%}"], ["12", f"{n - 1}", f"{1 - 1 / n:.1%}"]]
 
 
 def test_images_out_of_the_store_do_not_count():
     results = make_results()
-    results = dataclasses.replace(results, manifest=results.manifest.iloc[1:])
+    results = results.having(index=results["index"].iloc[1:])
     row = images_table(results, make_settings()).cells[0]
     assert row[1] == Cell("1 images", "1 patients")
     assert row[5].text == "1"
@@ -670,10 +666,10 @@ def test_fields_have_a_row_a_state_and_a_reason_where_there_is_none():
         ["m", "64 px", "Trained"],
     ]
     assert table.cells[0][3] == Cell("0.250", "8.0 px")
-    gone = results.fields.assign(
-        sigma_px=NAN, sigma_fraction=NAN, reason=results.fields["finding"].map({"A": "no head"}).fillna("no field")
+    gone = results["erf"].assign(
+        sigma_px=NAN, sigma_fraction=NAN, reason=results["erf"]["finding"].map({"A": "no head"}).fillna("no field")
     )
-    changed = dataclasses.replace(results, fields=gone)
+    changed = results.having(erf=gone)
     assert fields_table(changed).cells[0][3] == Cell(DASH, "no field")
     assert finding_fields_table(changed, make_settings()).cells[0][2] == Cell(DASH, "no head")
     assert finding_fields_table(results, make_settings()).cells[1][4].text == "\N{MINUS SIGN}0.200"  # B needs 64 px
@@ -690,7 +686,7 @@ def test_fields_have_a_row_a_state_and_a_reason_where_there_is_none():
     ],
 )
 def test_the_claim_about_fields_is_said_as_the_numbers_allow(row, said):
-    changed = dataclasses.replace(make_results(models=("m",)), field_effect=framed(FIELD_EFFECT, [["m", *row]]))
+    changed = make_results(models=("m",)).having(field_effect=framed(FIELD_EFFECT, [["m", *row]]))
     sentence = field_effect_sentences(changed, make_settings())["m"]
     assert said in sentence
     assert f"n = {row[4]} findings" in sentence or row[4] < 5
@@ -708,7 +704,7 @@ def test_maps_are_held_against_boxes_where_there_are_any(tmp_path):
     maps = [np.array([[1.0, 0.0], [0.0, 0.0]])] * 5 + [np.full((2, 2), -1.0)]
     table = summarise(measure_maps(pairs, maps, boxes), ["A", "B"], [0.02, 0.1], 0.95)
     of_learners = [table.assign(**dict(zip(KEY, k, strict=True))) for k in results.learners.itertuples(index=False)]
-    changed = dataclasses.replace(results, localisation=pd.concat(of_learners))
+    changed = results.having(localisation=pd.concat(of_learners))
     found = localisation_table(changed, make_settings())
     named = [[c.text for c in row[:3]] for row in found.cells]
     assert named[:3] == [
@@ -739,7 +735,7 @@ def test_the_page_is_the_same_twice(tmp_path):
 
 def test_performance_shows_the_reference_and_says_what_is_missing():
     results = make_results(findings=("A", "B"), models=("m",), undefined=("B",))
-    metrics = results.metrics
+    metrics = results["metrics"]
     metrics.loc[metrics["resolution_px"] == 32, "value"] = 0.9  # not the reference
     metrics.loc[metrics["metric"] == "calibration_error_chance", "value"] = 0.02
     by_image, groups, calibration, variance = performance_tables(results, make_settings())
@@ -751,5 +747,5 @@ def test_performance_shows_the_reference_and_says_what_is_missing():
     assert calibration.cells[0][3] == Cell("0.500", "by chance 0.020")
     assert calibration.cells[1][3] == Cell(DASH, "no positive image")
     assert [c.text for c in variance.cells[0]] == ["m", "A", "0.500", "0.500", "0.500"]
-    without = dataclasses.replace(results, metrics=metrics[metrics["group"] == "all"])
+    without = results.having(metrics=metrics[metrics["group"] == "all"])
     assert len(performance_tables(without, make_settings())) == 3

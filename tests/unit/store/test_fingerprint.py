@@ -9,8 +9,9 @@ import pytest
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.data.csv_files import assign_shards
-from cxrscale.store.fingerprint import FINGERPRINT, FINGERPRINT_FILE, PICTURES, changed, check_fingerprint, fingerprint
-from cxrscale.store.shared import SHARED, shared_pictures
+from cxrscale.store.contracts import FINGERPRINT, SHARED
+from cxrscale.store.fingerprint import FINGERPRINT_FILE, PICTURES, changed, check_fingerprint, fingerprint
+from cxrscale.store.shared import shared_pictures
 
 
 @pytest.fixture

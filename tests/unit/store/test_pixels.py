@@ -9,7 +9,6 @@ from PIL import Image, ImageOps
 
 from cxrscale.store import pixels
 from cxrscale.store.pixels import (
-    Accepted,
     UnreadableImageError,
     decode,
     decode_into,
@@ -19,6 +18,7 @@ from cxrscale.store.pixels import (
     resample,
     to_square,
 )
+from cxrscale.store.settings import Accepted
 
 
 def saved(array_or_image, format_="PNG", **options) -> bytes:

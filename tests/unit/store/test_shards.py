@@ -14,15 +14,10 @@ from PIL import Image
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.store import pixels
-from cxrscale.store.pixels import Accepted
-from cxrscale.store.quarantine import QUARANTINE, check_fraction, check_unreadable
-from cxrscale.store.shards import (
-    MANIFEST,
-    BaseSettings,
-    downscale_shard,
-    ingest_shard,
-    list_shards,
-)
+from cxrscale.store.contracts import INDEX, QUARANTINE
+from cxrscale.store.quarantine import check_fraction, check_unreadable
+from cxrscale.store.settings import Accepted, BaseSettings
+from cxrscale.store.shards import downscale_shard, index_shards, ingest_shard
 
 SETTINGS = BaseSettings(24, "stretch", "bilinear", 90, Accepted(least_levels=2, least_side_px=20))
 
@@ -73,15 +68,15 @@ def test_a_shard_holds_its_images_by_order_in_groups_of_32(native, tmp_path):
 def test_the_manifests_offsets_give_back_exactly_the_bytes(native, tmp_path):
     _, path, _ = ingest(native, tmp_path)
     jpegs = pq.read_table(path).to_pydict()["jpeg"]
-    manifest = list_shards([path], 24, "stretch")
-    tables.write(MANIFEST, manifest, tmp_path / "manifest.parquet")
+    index = index_shards([path], 24, "stretch")
+    tables.write(INDEX, index, tmp_path / "index.parquet")
     data = path.read_bytes()
-    cut = [data[o : o + n] for o, n in zip(manifest["offset"], manifest["length"], strict=True)]
+    cut = [data[o : o + n] for o, n in zip(index["offset"], index["length"], strict=True)]
     assert len(cut) == 40
     assert cut == jpegs
-    assert list(manifest["crc32"]) == [zlib.crc32(j) for j in jpegs]
-    assert set(manifest["shard"]) == {3}
-    assert list(manifest["row_group"]) == [0] * 32 + [1] * 8
+    assert list(index["crc32"]) == [zlib.crc32(j) for j in jpegs]
+    assert set(index["shard"]) == {3}
+    assert list(index["row_group"]) == [0] * 32 + [1] * 8
 
 
 def test_the_same_files_give_the_same_bytes(native, tmp_path):
@@ -102,7 +97,7 @@ def test_absent_and_damaged_images_are_quarantined_with_the_reason(native, tmp_p
     assert table["reason"]["i6"].startswith("cannot be decoded: ")
     assert table["reason"]["i7"] == "cannot be read: Is a directory"
     assert len(table) == 3
-    assert not {"i5", "i6", "i7"} & set(list_shards([path], 24, "stretch")["image_id"])
+    assert not {"i5", "i6", "i7"} & set(index_shards([path], 24, "stretch")["image_id"])
 
 
 HTML = b"<!DOCTYPE html><html><body>Please log in.</body></html>"
@@ -136,14 +131,14 @@ def test_a_shard_and_its_manifest_say_by_how_many_bits_each_picture_was_scaled(n
         Image.fromarray(grey).save(root / f"i{k}.png")
     _, path, _ = ingest(native, tmp_path)
     assert pq.read_table(path)["native_bits"].to_pylist() == [12, 14, *[8] * 38]
-    assert list(list_shards([path], 24, "stretch")["native_bits"]) == [12, 14, *[8] * 38]
+    assert list(index_shards([path], 24, "stretch")["native_bits"]) == [12, 14, *[8] * 38]
 
 
 def test_a_shard_of_another_version_is_refused(native, tmp_path):
     _, path, _ = ingest(native, tmp_path)
     pq.write_table(pq.read_table(path).drop_columns(["native_bits"]), path)
     with pytest.raises(StudyError, match=r"its columns are not those .* --set-aside"):
-        list_shards([path], 24, "stretch")
+        index_shards([path], 24, "stretch")
 
 
 def test_too_many_unreadable_images_stop_with_counts_and_nothing_is_written(native, tmp_path):
@@ -166,7 +161,7 @@ def test_a_missing_root_is_named(native, tmp_path):
 def test_a_shard_without_images_is_an_empty_file_that_can_be_used(native, tmp_path):
     count, path, _ = ingest(native, tmp_path, shard=0)
     assert count == 0
-    assert list_shards([path], 24, "stretch").empty
+    assert index_shards([path], 24, "stretch").empty
     assert downscale_shard(path, {8: tmp_path / "small/shard-00000.parquet"}, "area", 90) == 0
 
 
@@ -198,7 +193,7 @@ def test_a_shard_records_its_native_files_and_keeps_two(native, tmp_path):
 def test_the_manifest_states_how_much_an_image_was_scaled(native, tmp_path, geometry, expected):
     """Twenty rows and thirty columns: stretched to 24 px they are enlarged, padded they are not."""
     _, path, _ = ingest(native, tmp_path)
-    row = list_shards([path], 24, geometry).iloc[0]
+    row = index_shards([path], 24, geometry).iloc[0]
     assert (row["scale_y"], row["scale_x"], row["native_px"]) == pytest.approx(expected)
 
 
@@ -223,7 +218,7 @@ def test_one_changed_bit_of_a_base_shard_is_an_error_that_names_it(native, tmp_p
     base.write_bytes(data)
     for read in (
         lambda: downscale_shard(base, {8: tmp_path / "small.parquet"}, "area", 90),
-        lambda: list_shards([base], 24, "stretch"),
+        lambda: index_shards([base], 24, "stretch"),
     ):
         with pytest.raises(
             StudyError, match=r"shard-00003.parquet: is damaged: .*cxrscale.store.verify .* --set-aside"
@@ -237,14 +232,15 @@ def test_a_shortened_shard_is_an_error_that_names_it(native, tmp_path):
     _, base, _ = ingest(native, tmp_path)
     base.write_bytes(base.read_bytes()[:-100])
     with pytest.raises(StudyError, match=r"shard-00003.parquet: is damaged: .*run the workflow again"):
-        list_shards([base], 24, "stretch")
+        index_shards([base], 24, "stretch")
 
 
 INGEST = """
 import resource, sys
 from pathlib import Path
 import pandas as pd
-from cxrscale.store.shards import BaseSettings, ingest_shard
+from cxrscale.store.settings import BaseSettings
+from cxrscale.store.shards import ingest_shard
 root, folder, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -307,7 +303,7 @@ def test_a_shard_that_is_not_stored_plainly_is_refused(native, tmp_path):
     packed = tmp_path / "shard-00009.parquet"
     pq.write_table(pq.read_table(base), packed, compression="zstd")
     with pytest.raises(StudyError, match=r"shard-00009.parquet: its JPEGs are not stored plainly; was it"):
-        list_shards([packed], 24, "stretch")
+        index_shards([packed], 24, "stretch")
 
 
 def test_the_share_left_out_of_the_whole_store_is_limited(tmp_path):

@@ -10,8 +10,8 @@ import pytest
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.store import staging
+from cxrscale.store.contracts import INDEX
 from cxrscale.store.reader import StoreReader
-from cxrscale.store.shards import MANIFEST
 from cxrscale.store.staging import staged
 
 
@@ -23,7 +23,7 @@ def test_the_copy_is_the_store_and_is_made_once(small_store, tmp_path, monkeypat
     copy = staged(small_store.folder, tmp_path / "stage")
     assert copy.parent == tmp_path / "stage"
     names = {p.name for p in copy.iterdir()} - {".lock"}
-    assert names == {"manifest.parquet", "shard-00000.parquet", "shard-00001.parquet"}
+    assert names == {"index.parquet", "shard-00000.parquet", "shard-00001.parquet"}
     here, there = StoreReader(small_store.folder), StoreReader(copy)
     assert all((here.pixels(row) == there.pixels(row)).all() for row in range(48))
     monkeypatch.setattr(shutil, "copyfile", None)
@@ -43,13 +43,13 @@ def test_a_changed_shard_is_copied_anew(small_store, tmp_path):
     first = staged(folder, tmp_path / "stage")
     path = folder / "shard-00001.parquet"
     data = bytearray(path.read_bytes())
-    manifest = tables.read(MANIFEST, folder / "manifest.parquet")
-    row = int(np.flatnonzero(manifest["shard"] == 1)[0])
-    data[int(manifest["offset"][row]) + 300] ^= 1
+    index = tables.read(INDEX, folder / "index.parquet")
+    row = int(np.flatnonzero(index["shard"] == 1)[0])
+    data[int(index["offset"][row]) + 300] ^= 1
     path.write_bytes(data)
-    offset, length = int(manifest["offset"][row]), int(manifest["length"][row])
-    manifest.loc[row, "crc32"] = zlib.crc32(data[offset : offset + length])
-    tables.write(MANIFEST, manifest, folder / "manifest.parquet")
+    offset, length = int(index["offset"][row]), int(index["length"][row])
+    index.loc[row, "crc32"] = zlib.crc32(data[offset : offset + length])
+    tables.write(INDEX, index, folder / "index.parquet")
     second = staged(folder, tmp_path / "stage")
     assert second != first
     assert (second / path.name).read_bytes() == bytes(data)
@@ -57,7 +57,7 @@ def test_a_changed_shard_is_copied_anew(small_store, tmp_path):
 
 def test_a_copy_that_was_stopped_goes_on(small_store, tmp_path):
     copy = staged(small_store.folder, tmp_path / "stage")
-    (copy / "manifest.parquet").unlink()
+    (copy / "index.parquet").unlink()
     (copy / "shard-00001.parquet").write_bytes(b"half")
     (copy / ".shard-00001.parquet.123.tmp").write_bytes(b"left over")
     kept = (copy / "shard-00000.parquet").stat().st_mtime_ns
@@ -65,7 +65,7 @@ def test_a_copy_that_was_stopped_goes_on(small_store, tmp_path):
     assert (copy / "shard-00000.parquet").stat().st_mtime_ns == kept
     assert len(StoreReader(copy).pixels(47)) == 32
     assert not list(copy.glob("*.tmp"))
-    for path in [*small_store.folder.glob("shard-*.parquet"), small_store.folder / "manifest.parquet"]:
+    for path in [*small_store.folder.glob("shard-*.parquet"), small_store.folder / "index.parquet"]:
         assert (copy / path.name).read_bytes() == path.read_bytes()
 
 
@@ -79,7 +79,7 @@ def test_damage_of_the_copy_is_found_by_the_reader(small_store, tmp_path):
 
 
 def test_a_disk_with_too_little_space_is_said_before_anything_is_copied(small_store, tmp_path, monkeypatch):
-    files = [*small_store.folder.glob("shard-*.parquet"), small_store.folder / "manifest.parquet"]
+    files = [*small_store.folder.glob("shard-*.parquet"), small_store.folder / "index.parquet"]
     needed = sum(p.stat().st_size for p in files)
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, needed - 1))
     with pytest.raises(StudyError, match=r"training.stage_dir: .* needs 0.00 GB more, the disk has 0.00 GB free"):

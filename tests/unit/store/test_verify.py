@@ -13,26 +13,19 @@ from PIL import Image
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.store.changes import check_list, find_changes, record_of, set_aside
-from cxrscale.store.fidelity import PSNR, SUMMARY, measure, summarise
-from cxrscale.store.pixels import Accepted
-from cxrscale.store.quarantine import QUARANTINE
+from cxrscale.store.contracts import INDEX, PSNR, QUARANTINE, SUMMARY
+from cxrscale.store.fidelity import measure, summarise
 from cxrscale.store.reader import StoreReader
-from cxrscale.store.shards import (
-    MANIFEST,
-    BaseSettings,
-    downscale_shard,
-    ingest_shard,
-    list_shards,
-    shard_name,
-)
+from cxrscale.store.settings import Accepted, BaseSettings
+from cxrscale.store.shards import downscale_shard, index_shards, ingest_shard, shard_name
 from cxrscale.store.verify import verify
 
 SHARDS = 2
 ACCEPTED = Accepted(least_side_px=20)
 
 
-def manifest(folder, size_px):
-    tables.write(MANIFEST, list_shards(sorted(folder.glob("shard-*")), size_px, "stretch"), folder / "manifest.parquet")
+def index(folder, size_px):
+    tables.write(INDEX, index_shards(sorted(folder.glob("shard-*")), size_px, "stretch"), folder / "index.parquet")
 
 
 @pytest.fixture
@@ -54,8 +47,8 @@ def made(tmp_path):
         downscale_shard(base, {16: store / f"16/{base.name}"}, "area", 95)
     parts = [tables.read(QUARANTINE, path) for path in sorted(store.glob("base/quarantine/*.csv"))]
     tables.write(QUARANTINE, pd.concat(parts), store / "base/quarantine.csv")
-    manifest(store / "base", 32)
-    manifest(store / "16", 16)
+    index(store / "base", 32)
+    index(store / "16", 16)
     return root, store, images
 
 
@@ -69,7 +62,7 @@ def test_a_sound_store_has_no_problem(made):
 
 def test_a_changed_bit_is_found_where_it_is(made):
     path = made[1] / "16/shard-00001.parquet"
-    row = tables.read(MANIFEST, made[1] / "16/manifest.parquet").query("shard == 1").iloc[2]
+    row = tables.read(INDEX, made[1] / "16/index.parquet").query("shard == 1").iloc[2]
     data = bytearray(path.read_bytes())
     data[row["offset"] + row["length"] // 2] ^= 4
     path.write_bytes(data)
@@ -86,11 +79,11 @@ def test_missing_shards_foreign_images_and_wrong_sizes_are_named(made):
     shutil.copy(store / "base/shard-00000.parquet", store / "16/shard-00000.parquet")
     problems = said(verify(store))
     assert ("16", "shard-00000.parquet", "i0 has 32 x 32 px; expected 16") in problems
-    assert ("16", "shard-00000.parquet", "i0 is not where the manifest says") in problems
+    assert ("16", "shard-00000.parquet", "i0 is not where the index says") in problems
     shutil.copy(store / "16/shard-00001.parquet", store / "16/shard-00000.parquet")
     problems = said(verify(store))
-    assert ("16", "shard-00000.parquet", "i1 is not in the manifest") in problems
-    assert ("16", "shard-00000.parquet", "lacks 6 images that the manifest lists (first: i0)") in problems
+    assert ("16", "shard-00000.parquet", "i1 is not in the index") in problems
+    assert ("16", "shard-00000.parquet", "lacks 6 images that the index lists (first: i0)") in problems
     assert ("16", "shard-00000.parquet", "differs from the base in 11 images") in problems
 
 
@@ -112,8 +105,8 @@ def test_the_command_names_what_is_wrong_and_moves_it_away(made):
     assert "moved to" in result.stdout
     left = {str(p.relative_to(store)) for p in store.rglob("*.parquet") if "superseded" not in p.parts}
     assert "base/shard-00001.parquet" not in left
-    assert "base/manifest.parquet" not in left  # so that the workflow sees that something is to be made
-    assert {"base/shard-00000.parquet", "16/manifest.parquet", "16/shard-00001.parquet"} <= left
+    assert "base/index.parquet" not in left  # so that the workflow sees that something is to be made
+    assert {"base/shard-00000.parquet", "16/index.parquet", "16/shard-00001.parquet"} <= left
     assert len(list(store.glob("superseded/*/base/*.parquet"))) == 2
 
 
@@ -180,7 +173,7 @@ def test_losses_are_measured_on_the_grey_that_ingest_made(tmp_path):
         accepted = Accepted(bits=bits)
         settings = BaseSettings(40, "stretch", "area", "lossless", accepted)
         ingest_shard(images, 0, tmp_path, settings, 0.0, base, sample, tmp_path / "quarantine.csv")
-        manifest(base.parent, 40)
+        index(base.parent, 40)
         (found,) = measure([sample], StoreReader(base.parent), 40, "stretch", "area", accepted)["jpeg_db"]
         assert np.isnan(found)  # equal: nothing was lost
 
@@ -191,7 +184,7 @@ def test_setting_aside_moves_files_and_their_manifests_and_deletes_nothing(made)
     target = set_aside(store, [store / "16/shard-00000.parquet"])
     assert {p.name for p in store.glob("16/*")} == {"shard-00001.parquet"}
     assert {p.name: p.read_bytes() for p in (target / "16").iterdir()} == {
-        name: before[name] for name in ("manifest.parquet", "shard-00000.parquet")
+        name: before[name] for name in ("index.parquet", "shard-00000.parquet")
     }
 
 
@@ -208,7 +201,7 @@ def test_psnr_is_measured_against_lossless_ways(made):
         if folder == "base":
             assert (psnr["jpeg_db"] == psnr["direct_db"]).all()
         tables.write(PSNR, psnr, store / folder / "psnr.csv")
-        summary = summarise(store / folder / "manifest.parquet", size_px, psnr)
+        summary = summarise(store / folder / "index.parquet", size_px, psnr)
         tables.write(SUMMARY, summary, store / folder / "summary.csv")
         row = summary.iloc[0]
         assert row["images"] == 11

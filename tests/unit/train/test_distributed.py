@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from cxrscale.common import tables
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.contracts import TARGETS
 from cxrscale.train.distributed import _first_host
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def command(small_store, tmp_path):
         given = {
             "folder": folder, "log": f"{folder}.log", "code": "x", "model": "test_resnet", "resolution-px": 32,
             "seed": 0, "settings": json.dumps(SETTINGS | {"epochs": epochs}), "accelerator": "cpu",
-            "targets": tmp_path / "targets.parquet", "manifest": small_store.folder / "manifest.parquet",
+            "targets": tmp_path / "targets.parquet", "index": small_store.folder / "index.parquet",
             "processes": processes, "threads": processes,
         }  # fmt: skip
         script = str(ROOT / "workflow/scripts/train.py")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from cxrscale.common import tables
-from cxrscale.data.findings import TARGETS
+from cxrscale.data.contracts import TARGETS
 from cxrscale.store.staging import staged
 
 PAGE = (Path(__file__).parents[2] / "docs/loader.md").read_text()

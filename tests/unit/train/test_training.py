@@ -20,16 +20,8 @@ from cxrscale.train.distributed import Processes
 from cxrscale.train.learner import Learner
 from cxrscale.train.loader import select_examples
 from cxrscale.train.models import build_model
-from cxrscale.train.training import (
-    INTERRUPTED_STATUS,
-    OUTPUTS,
-    Interrupted,
-    RunSettings,
-    TrainingSettings,
-    mean_auroc,
-    run_as_job,
-    train_learner,
-)
+from cxrscale.train.settings import RunSettings, TrainingSettings
+from cxrscale.train.training import INTERRUPTED_STATUS, OUTPUTS, Interrupted, mean_auroc, run_as_job, train_learner
 
 #: 32 images to train on: four updates an epoch.
 SETTINGS = TrainingSettings(

@@ -157,7 +157,8 @@ def test_a_store_keeps_its_name_where_later_settings_are_at_their_default():
 
 
 def test_the_defaults_of_what_is_accepted_are_those_of_the_store():
-    from cxrscale.store.pixels import BITS, Accepted
+    from cxrscale.store.pixels import BITS
+    from cxrscale.store.settings import Accepted
 
     assert asdict(Accepted()) == StudyConfig().store.accepted()
     assert [load({"store": {"bits": bits}}).store.bits for bits in BITS] == list(BITS)
@@ -200,7 +201,7 @@ def test_overrides_are_laid_over_the_settings_of_the_learners_they_name():
 
 
 def test_defaults_of_config_and_training_are_the_same():
-    from cxrscale.train.training import TrainingSettings
+    from cxrscale.train.settings import TrainingSettings
     from cxrscale.workflow.config import LearnerSettings
 
     assert asdict(TrainingSettings()) == LearnerSettings().model_dump() | {"micro_batch_images": None}

@@ -44,8 +44,8 @@ def test_a_path_with_its_wildcards_left_open_is_a_pattern(layout):
 
 
 def test_the_base_resolution_is_the_base_not_a_copy(layout):
-    assert layout.manifest(512) == layout.manifest("512") == f"{layout.store}/base/manifest.parquet"
-    assert layout.manifest(256) == f"{layout.store}/256/manifest.parquet"
+    assert layout.index(512) == layout.index("512") == f"{layout.store}/base/index.parquet"
+    assert layout.index(256) == f"{layout.store}/256/index.parquet"
     assert layout.shards == ["00000", "00001", "00002"]
     assert [layout.resolution_of(folder) for folder in ("base", "256")] == [512, 256]
 

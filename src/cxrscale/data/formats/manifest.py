@@ -5,11 +5,13 @@ validate, test). Paths are relative to the data set's root; images are JPEG or P
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from cxrscale.common.errors import StudyError
+from cxrscale.common.settings import Text
 from cxrscale.data.csv_files import (
     check_filled,
     check_one_of,
@@ -22,28 +24,27 @@ from cxrscale.data.csv_files import (
     read_csv,
 )
 from cxrscale.data.findings import check_finding_name
+from cxrscale.data.formats import Chosen, Format, Sources
 from cxrscale.data.spelling import Reading, loosely
 
 COLUMNS = ("image_id", "subject_id", "study_id", "path", "view")
 SPLITS = ("train", "validate", "combine", "test")
 
 
-def sources(root: Path, manifest: str, **_: object) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Options:
+    """What dataset.options may hold."""
+
+    file: Text = "manifest.csv"
+    """The csv file, below dataset.root."""
+
+
+def sources(root: Path, chosen: Chosen) -> Sources:
     """The csv file, under the role "manifest". Raises StudyError if it is missing."""
-    return {"manifest": find_source(root, [manifest])}
+    return {"manifest": find_source(root, [chosen.options.file])}
 
 
-def label_sources(sources: dict[str, Path]) -> dict[str, Path]:
-    """Those of the sources that `read_labels` reads."""
-    return sources
-
-
-def image_sources(sources: dict[str, Path]) -> dict[str, Path]:
-    """Those of the sources that `read_images` reads."""
-    return sources
-
-
-def read_images(sources: dict[str, Path], reading: Reading) -> pd.DataFrame:
+def read_images(sources: Sources, reading: Reading) -> pd.DataFrame:
     """The images in file order: the columns of `contracts.IMAGES` without shard and order.
 
     reading: how ids are taken, and where what was found is noted.
@@ -63,7 +64,7 @@ def read_images(sources: dict[str, Path], reading: Reading) -> pd.DataFrame:
     ]
 
 
-def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, reading: Reading) -> pd.DataFrame:
+def read_labels(sources: Sources, findings: Sequence[str] | None, reading: Reading) -> pd.DataFrame:
     """Raw labels per image in file order: the columns of `contracts.LABELS`.
 
     findings: which columns are findings; None: all but the fixed ones, which is noted.
@@ -113,3 +114,16 @@ def _check_taken(columns: Sequence[str], path: Path) -> None:
                 f"{path}: the columns {other!r} and {column!r} may be the same finding; expected one spelling. Rename "
                 f"or remove one, or name the findings of the study in findings."
             )
+
+
+FORMAT = Format(
+    name="manifest",
+    sources=sources,
+    image_roles=("manifest",),
+    label_roles=("manifest",),
+    read_images=read_images,
+    read_labels=read_labels,
+    options=Options,
+    label_sources=("manifest",),
+    official_split="sometimes",
+)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxrscale.common.errors import StudyError
 from cxrscale.common.notes import examples
+from cxrscale.data.contracts import RADIOLOGIST
 from cxrscale.data.csv_files import (
     check_filled,
     check_one_of,
@@ -25,7 +26,8 @@ from cxrscale.data.csv_files import (
     parse_labels,
     read_csv,
 )
-from cxrscale.data.findings import CHEXPERT_FINDINGS, RADIOLOGIST
+from cxrscale.data.findings import CHEXPERT_FINDINGS
+from cxrscale.data.formats import Chosen, Format, Sources
 from cxrscale.data.spelling import Reading, check_same_spelling
 
 #: Two public parsers find this name for Lung Opacity in the radiologist's file.
@@ -36,29 +38,19 @@ def _either(stem: str) -> tuple[str, str]:
     return f"{stem}.csv.gz", f"{stem}.csv"
 
 
-def sources(root: Path, labels_source: str, test_source: str, **_: object) -> dict[str, Path]:
+def sources(root: Path, chosen: Chosen) -> Sources:
     """The csv files that a study reads, by their role. Raises StudyError if one is missing."""
     files = {
         "metadata": _either("mimic-cxr-2.0.0-metadata"),
         "split": _either("mimic-cxr-2.0.0-split"),
-        "labels": _either(f"mimic-cxr-2.0.0-{labels_source}"),
+        "labels": _either(f"mimic-cxr-2.0.0-{chosen.label_source}"),
     }
-    if test_source == "radiologist":
+    if chosen.test_source == RADIOLOGIST:
         files["test_labels"] = _either("mimic-cxr-2.1.0-test-set-labeled")
     return {role: find_source(root, names) for role, names in files.items()}
 
 
-def label_sources(sources: dict[str, Path]) -> dict[str, Path]:
-    """Those of the sources that `read_labels` reads."""
-    return {role: path for role, path in sources.items() if role in ("metadata", "labels", "test_labels")}
-
-
-def image_sources(sources: dict[str, Path]) -> dict[str, Path]:
-    """Those of the sources that `read_images` reads."""
-    return {role: path for role, path in sources.items() if role in ("metadata", "split")}
-
-
-def read_images(sources: dict[str, Path], reading: Reading) -> pd.DataFrame:
+def read_images(sources: Sources, reading: Reading) -> pd.DataFrame:
     """The images in the order of the metadata file: the columns of `contracts.IMAGES` without shard and order.
 
     reading: how ids are taken, and where what was found is noted.
@@ -112,7 +104,7 @@ def _pixels(raw: pd.Series, path: Path) -> pd.Series:
     return pd.Series(values, index=raw.index).astype("Int32")
 
 
-def read_labels(sources: dict[str, Path], findings: Sequence[str] | None, reading: Reading) -> pd.DataFrame:
+def read_labels(sources: Sources, findings: Sequence[str] | None, reading: Reading) -> pd.DataFrame:
     """Raw labels per image, patients in the order of the label file: the columns of `contracts.LABELS`.
 
     findings: which of the 14 to read, None for all. reading: how ids are taken, and where what was found is noted. With
@@ -195,3 +187,18 @@ def _with_radiologist(
         studies.loc[both, finding] = parse_labels(test[finding], path, finding).loc[both]
     studies.loc[both, "source"] = RADIOLOGIST
     return studies.reset_index(drop=True)
+
+
+FORMAT = Format(
+    name="mimic-cxr-jpg",
+    sources=sources,
+    image_roles=("metadata", "split"),
+    label_roles=("metadata", "labels", "test_labels"),
+    read_images=read_images,
+    read_labels=read_labels,
+    findings=CHEXPERT_FINDINGS,
+    label_sources=("chexpert", "negbio"),
+    test_sources=("same", RADIOLOGIST),
+    official_split="always",
+    synthetic=True,
+)

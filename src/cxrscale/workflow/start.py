@@ -1,0 +1,61 @@
+"""What the Snakefile does before it names rules: the environment of jobs, the configuration, and checks of both."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrscale.common import provenance
+from cxrscale.common.errors import StudyError
+from cxrscale.store import fingerprint, quarantine
+from cxrscale.workflow import config, settings_files
+from cxrscale.workflow.facts import DatasetFacts, facts_of
+from cxrscale.workflow.layout import Layout
+
+#: Images of MIMIC-CXR-JPG.
+MIMIC_IMAGES = 377_110
+
+check_given = settings_files.check
+
+
+def prepare_environment(checkout: str | Path, snakefile: str | Path) -> None:
+    """Have jobs import the package of this checkout, and shell commands run the Python that runs Snakemake.
+
+    Raises StudyError if the checkout's path cannot be on Python's path, or another checkout's package is imported.
+    """
+    source = Path(checkout) / "src"
+    if os.pathsep in str(source):
+        raise StudyError(f"{checkout} cannot be on Python's path, for its {os.pathsep!r}; rename the folder.")
+    provenance.require_checkout(snakefile)
+    os.environ.update(
+        CXRSCALE=str(checkout),
+        PYTHONPATH=os.pathsep.join([str(source), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    )
+    # Snakemake writes the path of its Python into commands without quotes; its name is found by PATH.
+    if shlex.quote(sys.executable) != sys.executable:
+        sys.executable = "python"
+
+
+def read(raw: Mapping[str, Any]) -> tuple[config.StudyConfig, Layout, DatasetFacts]:
+    """The study, where its results lie, and what its data set has. Raises StudyError."""
+    study = config.load(raw)
+    layout = Layout(study)
+    facts = facts_of(study, layout)
+    # The size of the data set in units of MIMIC-CXR-JPG, by which limits of time grow in a cluster's profile.
+    os.environ.update(MIMICS=f"{facts.images / MIMIC_IMAGES:.6f}")
+    return study, layout, facts
+
+
+def check_files(study: config.StudyConfig, layout: Layout, command: Sequence[str]) -> None:
+    """Raise StudyError if files of weights are gone, or the store is of other pictures or lacks too many.
+
+    command: the command line; the store is not looked at where that is what is asked for.
+    """
+    layout.check_weights_files()
+    if "check_sources" not in command:
+        store = Path(layout.store)
+        fingerprint.check_fingerprint(store, Path(study.dataset.root))
+        quarantine.check_unreadable(store, study.store.max_unreadable_fraction)
