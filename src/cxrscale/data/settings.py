@@ -123,11 +123,11 @@ class DatasetSettings(Section):
     name: Name = "mimic-cxr-jpg"
     """names the store; use another name for another data set"""
     format: str = "mimic-cxr-jpg"
-    """mimic-cxr-jpg (2.0.0, 2.1.0) | manifest (one csv, see docs/own-pictures.md)"""
+    """of its csv files; all are listed by python -m cxrscale.data.formats"""
     root: Text = "data/mimic-cxr-jpg"
     """folder with the csv files and, below it, pictures; absolute or relative to where snakemake runs"""
     options: dict[str, Any] = field(default_factory=dict)
-    """of the format; manifest: {file: manifest.csv}, its csv file below root"""
+    """of the format"""
     views: (
         Annotated[
             list[Trimmed], Distinct, not_empty("so no image would be used; expected the views to use, or null for all")
@@ -180,9 +180,9 @@ class LabelSettings(Section):
     """labels: whose labels, and what becomes of those that are neither yes nor no."""
 
     source: str | None = None
-    """whose labels: of mimic-cxr-jpg chexpert | negbio, which labeler's file; null: the format's first"""
+    """whose labels, of those that the format has (negbio, say); null: its first"""
     test_source: str = "same"
-    """same | radiologist: labels of v2.1.0, with split.method official, for the examinations (study_id) read"""
+    """same | radiologist, of mimic-cxr-jpg 2.1.0 with split.method official, for the examinations read"""
     unread: Literal["ignore", "keep"] = "ignore"
     """examinations of test that the radiologist did not read: ignore (masked) | keep their labels"""
     uncertain: Uncertain = "zeros"

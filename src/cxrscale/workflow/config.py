@@ -523,7 +523,7 @@ def _explain(error: ValidationError, section: Any) -> list[str]:
             choices = keys_at(section, where[:-1])
             expected = f"; expected one of {', '.join(choices)}" if choices else ""
             now = f"; it is now called {RENAMED[key]}" if key in RENAMED else nearest(where[-1], choices)
-            lines.append(f"  {key}: unknown key{now}{expected}")
+            lines.append(f"  {key}: unknown key{now}{'' if key in RENAMED else expected}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             got = "" if problem["type"] in ("value_error", "missing") else f" (got {problem['input']!r})"

@@ -91,6 +91,8 @@ def formats() -> Mapping[str, Format]:
     """Every format by its name."""
     found: dict[str, Format] = {}
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        if module.name.rpartition(".")[2].startswith("_"):
+            continue
         declared = importlib.import_module(module.name).FORMAT
         object.__setattr__(declared, "module", module.name)
         if declared.name in found:
