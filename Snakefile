@@ -49,3 +49,16 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/combine.smk"
 include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+# The whole study.
+rule all:
+    default_target: True
+    input:
+        f"{layout.folder}/report/report.html",
+        # Asked for by name, since a missing file between others goes unseen: where shards were set aside, these are gone.
+        layout.tables("index"),

@@ -12,17 +12,7 @@ shown = layout.shown(without=() if facts.boxes else ("localisation",))
 
 
 localrules:
-    all,
     record_study,
-
-
-# The whole study.
-rule all:
-    default_target: True
-    input:
-        f"{layout.folder}/report/report.html",
-        # Asked for by name, since a missing file between others goes unseen: where shards were set aside, these are gone.
-        layout.tables("index"),
 
 
 # Where the study's results are, for whoever reads them by name (cxrscale.results).

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cxrscale.common import notes, tables
 from cxrscale.common.joblog import job
+from cxrscale.common.rows import NOT_RECORDED
 from cxrscale.data.contracts import IMAGES
 from cxrscale.data.csv_files import assign_shards
 from cxrscale.data.formats import Chosen, named

@@ -7,6 +7,7 @@ import torch
 from cxrscale.common import tables
 from cxrscale.common.devices import leased
 from cxrscale.common.joblog import job
+from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES
 from cxrscale.data.boxes import boxes_by_pair, read_boxes
 from cxrscale.data.contracts import TARGETS
 from cxrscale.data.spelling import Reading
