@@ -39,7 +39,7 @@ from cxrscale.train.distributed import Processes
 from cxrscale.train.loader import LOAD_BYTES, PREFETCH
 from cxrscale.train.models import build_model
 from cxrscale.train.settings import RunSettings, TrainingSettings
-from cxrscale.train.training import _Training
+from cxrscale.train.training import Training
 
 N_FINDINGS = 14
 THEIR_BATCH = {256: 50, 512: 20, 1024: 6, 2048: 1}
@@ -100,7 +100,7 @@ class Loop:
         with (
             patch("cxrscale.train.training.set_normalisation", lambda model, *_: model) if plain_norm else nullcontext()
         ):
-            self.training = _Training(
+            self.training = Training(
                 Path(job.folder), job.model, job.size_px, 0, settings, run, targets, store, None,
                 Processes(0, 1, self.device),
             )  # fmt: skip
@@ -136,12 +136,18 @@ class Ours:
 
     def __init__(self, job: Job) -> None:
         auto = RunSettings(
-            micro_batch_images=None, workers=job.workers, recompute=None, compile=job.compile, channels_last=None
+            micro_batch_images=None,
+            workers=job.workers,
+            activation_checkpointing=None,
+            compile=job.compile,
+            channels_last=None,
         )
         self.loop = Loop(job, auto)
         micro = self.loop.training.micro
         self.channels_last = micro.memory_format == torch.channels_last
-        fixed = replace(auto, micro_batch_images=micro.images, recompute=micro.way.recompute)
+        fixed = replace(
+            auto, micro_batch_images=micro.images, activation_checkpointing=micro.way.activation_checkpointing
+        )
         self.other_format = Loop(job, replace(fixed, channels_last=not self.channels_last))
         self.plain_norm = Loop(job, replace(fixed, channels_last=self.channels_last), plain_norm=True)
         self.peak: float | None = None
@@ -157,7 +163,7 @@ class Ours:
             "loader_wait": wait,
             "peak_memory_mb": self.peak,
             "micro_batch_images": ways[0].micro_batch_images,
-            "recompute": ways[0].recompute,
+            "activation_checkpointing": ways[0].activation_checkpointing,
             "channels_last": self.channels_last,
             # Only between equals: the other may not fit in the same parts.
             "channels_last_over_contiguous": (
@@ -335,7 +341,7 @@ def rows_of(job: Job, ours: list[dict[str, Any]], theirs: list[dict[str, Any]], 
         *row("  peak memory, theirs", median(theirs, "peak_memory_mb"), "MB"),
         *row("  at once, ours", median(ours, "micro_batch_images"), "images", ">= 8" if job.size_px == 2048 else ""),
         *row("  at once, theirs", median(theirs, "batch_images"), "images"),
-        *row("  activations recomputed", median(ours, "recompute"), "0 or 1"),
+        *row("  activations recomputed", median(ours, "activation_checkpointing"), "0 or 1"),
         *row("  share of the matmul peak", rate * flops_per_image(job.model, job.size_px) / peak, "share"),
         # On a CPU what the worker has ready outlasts the turn.
         *row("  loader wait", median(ours, "loader_wait") if on_gpu else None, "share", "<= 0.05"),

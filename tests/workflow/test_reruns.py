@@ -121,7 +121,7 @@ STORE = {
 }
 AFTER_IMAGES = STORE | {"downscale_together": 2, "check_inputs": 1} | TARGETS | LEARNERS | SPANNING
 RUNS_OTHERWISE = (
-    "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, nodes: 2, recompute: true, "
+    "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, nodes: 2, activation_checkpointing: true, "
     "compile: true, channels_last: false}"
 )
 ONE_OVERRIDE = "training={overrides: [{model: test_resnet, resolution_px: 48, settings: {learning_rate: 0.001}}]}"

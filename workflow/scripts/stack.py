@@ -23,7 +23,7 @@ with job(snakemake.log[0], __file__) as log:
         splits,
         settings,
     )
-    gap = frames["weights"]["gap"].max()
+    gap = frames["scale_weights"]["gap"].max()
     if gap > settings.tolerance:
         log.warning("some weights are within %g nats of the best only, not %g: see gap", gap, settings.tolerance)
     for table in (SCALE_WEIGHTS, COEFFICIENTS, STACKED, GAINS, CONTROL):

@@ -90,8 +90,9 @@ def train_here(given: argparse.Namespace) -> None:
     from cxrscale.store.reader import StoreReader
     from cxrscale.store.staging import staged
     from cxrscale.train.distributed import join, leave
+    from cxrscale.train.interruption import run_as_job
     from cxrscale.train.settings import RunSettings, TrainingSettings
-    from cxrscale.train.training import run_as_job, train_learner
+    from cxrscale.train.training import train_learner
 
     processes = join(given.accelerator)
     torch.set_num_threads(max(given.threads // (given.processes if given.nodes == 1 else 1), 1))

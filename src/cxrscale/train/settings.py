@@ -81,7 +81,9 @@ class TrainingSettings(Section):
             raise ValueError(
                 f"batch_images ({self.batch_images}) must be a multiple of norm_group_images ({self.norm_group_images})"
             )
-        # What waits for epochs must be able to happen before the last one, else it is without effect.
+
+    def check_effects(self) -> None:
+        """Raise ValueError if something waits for more epochs than there are: it would be without effect."""
         most = self.epochs - 2  # so old is the best epoch, at most, when there is an epoch left
         if self.warmup_epochs >= self.epochs:
             raise ValueError(

@@ -79,6 +79,10 @@ class Model(Section):
 class TrainingPlan(TrainingSection):
     """training: controlled, so that the resolution is all that differs between two learners."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_effects()
+
     def settings_of(self, model: str, resolution_px: int) -> TrainingSettings:
         """A learner's settings: the overrides that name it laid over the others in order.
 
@@ -92,10 +96,14 @@ class TrainingPlan(TrainingSection):
             if override.names(model, resolution_px):
                 values |= override.settings
         try:
-            return _adapter(TrainingSettings).validate_python(values)
+            settings: TrainingSettings = _adapter(TrainingSettings).validate_python(values)
+            settings.check_effects()
+            return settings
         except ValidationError as error:
             wrong = "; ".join(line.strip() for line in _explain(error, TrainingSettings))
-            raise ValueError(f"training.overrides: with them {model} at {resolution_px} px has {wrong}") from None
+        except ValueError as error:
+            wrong = str(error)
+        raise ValueError(f"training.overrides: with them {model} at {resolution_px} px has {wrong}")
 
     def _has(self, overrides: Iterable[TrainingOverride], model: str, resolution_px: int) -> TrainingSettings | None:
         """As `_with`; None where the learner could not be trained."""

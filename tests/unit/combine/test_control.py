@@ -17,7 +17,7 @@ from cxrscale.common.rows import CHOSEN, MEAN
 from cxrscale.evaluate.auroc import auroc
 from cxrscale.evaluate.predictions import Scores
 
-SETTINGS = StackingSettings(tolerance=1e-6, weight_replicates=100, replicates=100, confidence=0.95, seed=0)
+SETTINGS = StackingSettings(tolerance=1e-6, scale_weight_replicates=100, replicates=100, confidence=0.95, seed=0)
 N = 1200
 PATIENT = np.arange(N) // 2
 SPLIT = np.array(["validate", "combine", "test", "test"])[PATIENT % 4]

@@ -13,7 +13,7 @@ from cxrscale.common import tables
 from cxrscale.common.rows import ALL_LEARNERS, MEAN
 from cxrscale.evaluate.auroc import auroc
 
-SETTINGS = StackingSettings(tolerance=1e-8, weight_replicates=100, replicates=200, confidence=0.95, seed=0)
+SETTINGS = StackingSettings(tolerance=1e-8, scale_weight_replicates=100, replicates=200, confidence=0.95, seed=0)
 N = 400
 TARGET = np.arange(N) % 2
 NOISE = np.random.default_rng(1).normal(0, 1, (4, N))

@@ -9,6 +9,7 @@ from cxrscale.common.tables import Column, Table
 
 TABLE = Table(
     name="rows",
+    file="rows.csv",
     row="a row",
     columns=(Column("id", "text", "who"), Column("note", "text", "words", null="none"), Column("n", "int32", "count")),
     key=("id",),
@@ -105,13 +106,6 @@ def test_an_absent_file_is_named_with_what_should_be_there(tmp_path):
 
 def test_findings_come_in_order_of_appearance():
     assert TABLE.findings(["id", "x:Zeta", "y:Zeta", "x:Alpha Beta", "other"]) == ["Zeta", "Alpha Beta"]
-
-
-def test_describe_states_every_column_and_what_null_means():
-    text = tables.describe([TABLE])
-    assert "| `note` | text | words | none |" in text
-    assert "| `y:{finding}` | int8 | flag | never |" in text
-    assert "Unique by: id." in text
 
 
 def test_settings_from_names_what_is_wrong():

@@ -63,16 +63,13 @@ def test_names_that_mean_something_else_are_refused(name, why):
 
 def test_every_name_of_a_row_that_is_no_finding_is_reserved():
     """What stands in a column of findings, of ensembles or of groups beside the findings themselves."""
-    from cxrscale.combine import contracts as stacking
-    from cxrscale.common.rows import MEAN_LABEL
+    from cxrscale.common import rows
     from cxrscale.data.formats import manifest
-    from cxrscale.evaluate import metrics
-    from cxrscale.explain import field_size, localisation
 
-    rows = [metrics.MEAN, metrics.ALL, localisation.ALL_FINDINGS, localisation.ALL_SIZES, field_size.ALL_CHANNELS]
-    rows += [stacking.ALL, stacking.CHOSEN, MEAN_LABEL]
+    declared = [value for name, value in vars(rows).items() if name.isupper() and isinstance(value, str)]
+    assert sorted(set(declared)) == sorted(set(rows.SENTINELS))
     columns = [*manifest.COLUMNS, *(c.name for c in TARGETS.columns)]
-    assert [name for name in [*rows, *columns] if check_finding_name(name) is None] == []
+    assert [name for name in [*declared, *columns] if check_finding_name(name) is None] == []
 
 
 def test_known_findings_and_those_of_other_languages_may_be_named():

@@ -12,6 +12,7 @@ from cxrscale.data import random_mimic as mimic_tables
 from cxrscale.data.contracts import IMAGES, LABELS
 from cxrscale.data.csv_files import assign_shards
 from cxrscale.data.findings import CHEXPERT_FINDINGS
+from cxrscale.data.formats import Chosen
 from cxrscale.data.formats import mimic_cxr_jpg as mimic
 from cxrscale.data.labels import policies
 from cxrscale.data.settings import LabelPolicy, SplitSettings
@@ -56,7 +57,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(root, tmp_path_factory):
-    frame = mimic.read_images(mimic.sources(root, "chexpert", "same"), Reading())
+    frame = mimic.read_images(mimic.sources(root, Chosen(None, "chexpert", "same")), Reading())
     frame["shard"], frame["order"] = assign_shards(list(frame["image_id"]), 256)
     path = tmp_path_factory.mktemp("images") / "images.parquet"
     tables.write(IMAGES, frame, path)
@@ -66,7 +67,9 @@ def images(root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def labels(root, tmp_path_factory):
     path = tmp_path_factory.mktemp("labels") / "labels.parquet"
-    tables.write(LABELS, mimic.read_labels(mimic.sources(root, "chexpert", "same"), None, Reading()), path)
+    tables.write(
+        LABELS, mimic.read_labels(mimic.sources(root, Chosen(None, "chexpert", "same")), None, Reading()), path
+    )
     return tables.read(LABELS, path)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cxrscale.common.errors import StudyError
 from cxrscale.data import synthetic
-from cxrscale.data.formats import mimic_cxr_jpg
+from cxrscale.data.formats import Chosen, mimic_cxr_jpg
 from cxrscale.data.settings import Planted, SyntheticSettings
 from cxrscale.data.spelling import Reading
 
@@ -44,7 +44,7 @@ def test_the_same_settings_give_the_same_bytes(made, tmp_path):
 
 def test_the_parser_reads_it_and_the_files_are_where_it_says(made):
     root, number = made
-    sources = mimic_cxr_jpg.sources(root, "chexpert", "same")
+    sources = mimic_cxr_jpg.sources(root, Chosen(None, "chexpert", "same"))
     images, labels = mimic_cxr_jpg.read_images(sources, Reading()), mimic_cxr_jpg.read_labels(sources, None, Reading())
     assert len(images) == len(labels) == number
     assert images["subject_id"].nunique() == 12
@@ -59,7 +59,7 @@ def test_the_parser_reads_it_and_the_files_are_where_it_says(made):
 def test_boxes_lie_in_the_image_and_only_findings_with_a_trace_have_one(made):
     root, _ = made
     boxes = pd.read_csv(root / "boxes.csv")
-    images = mimic_cxr_jpg.read_images(mimic_cxr_jpg.sources(root, "chexpert", "same"), Reading())
+    images = mimic_cxr_jpg.read_images(mimic_cxr_jpg.sources(root, Chosen(None, "chexpert", "same")), Reading())
     boxes = boxes.merge(images, on="image_id", validate="many_to_one")
     assert len(boxes) > 20
     assert set(boxes["finding"]) == set(PLANTED) - {"Pleural Other"}
@@ -90,7 +90,7 @@ def test_a_finding_changes_the_picture_about_its_box_and_the_anatomy_nowhere(fin
 
 def test_stripes_have_the_wavelength_asked_for():
     """The strongest frequency in the difference is 1 / wavelength cycles an image, whatever the angle."""
-    settings = SyntheticSettings(2, 256, 256, 0, planted={"Lung Lesion": Planted("grating", 0.05, 0.25)})
+    settings = SyntheticSettings(2, 256, 256, seed=0, planted={"Lung Lesion": Planted("grating", 0.05, 0.25)})
     shown, _ = synthetic.draw(False, {"Lung Lesion": True}, settings, 0)
     bare, _ = synthetic.draw(False, {"Lung Lesion": False}, settings, 0)
     power = np.abs(np.fft.fft2(shown.astype(float) - bare))
@@ -133,7 +133,7 @@ def test_sha256sums_are_those_of_the_files(made):
 
 def drawn_and_labelled(root):
     """What was drawn (image, finding) and what the labels say of the same studies, both bool; frontal and lateral."""
-    sources = mimic_cxr_jpg.sources(root, "chexpert", "same")
+    sources = mimic_cxr_jpg.sources(root, Chosen(None, "chexpert", "same"))
     labels = mimic_cxr_jpg.read_labels(sources, None, Reading()).set_index("image_id")
     boxes = pd.read_csv(root / "boxes.csv")
     findings = sorted(set(boxes["finding"]))
@@ -148,9 +148,9 @@ def test_correlated_findings_go_together_and_keep_their_prevalence(tmp_path):
     drawn, _ = drawn_and_labelled(tmp_path)
     assert drawn.mean().to_numpy() == pytest.approx(0.35, abs=0.07)
     assert (drawn["Fracture"] & drawn["Cardiomegaly"]).mean() == pytest.approx(0.25, abs=0.05)
-    other = mimic_cxr_jpg.read_labels(mimic_cxr_jpg.sources(tmp_path, "chexpert", "same"), None, Reading()).set_index(
-        "image_id"
-    )
+    other = mimic_cxr_jpg.read_labels(
+        mimic_cxr_jpg.sources(tmp_path, Chosen(None, "chexpert", "same")), None, Reading()
+    ).set_index("image_id")
     signal_free = (other["label:Pleural Other"] == 1).fillna(False).astype(bool)
     assert np.corrcoef(signal_free, drawn["Fracture"])[0, 1] == pytest.approx(0, abs=0.12)
 
@@ -166,7 +166,7 @@ def test_label_noise_turns_labels_and_no_picture(made, tmp_path):
 
 
 def test_a_relation_shows_in_both_places_together_and_in_none_alone():
-    settings = SyntheticSettings(2, 128, 128, 0, planted={"Edema": Planted("relation", contrast=0.3)})
+    settings = SyntheticSettings(2, 128, 128, seed=0, planted={"Edema": Planted("relation", contrast=0.3)})
     seen = []
     for number in range(40):
         bare, _ = synthetic.draw(False, {}, replace(settings, planted={}), number)

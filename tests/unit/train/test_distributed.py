@@ -18,11 +18,11 @@ from cxrscale.common import tables
 from cxrscale.data.contracts import TARGETS
 from cxrscale.train.distributed import _first_host
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "epochs": 2, "batch_images": 16, "norm_group_images": 4, "optimiser": "adam", "learning_rate": 1e-3,
     "weight_decay": 0.0, "schedule": "cosine", "flip_probability": 0.5, "rotation_degrees": 15.0, "mean": 0.4,
-    "standard_deviation": 0.2, "clip_norm": 1.0, "average_decay": 0.9,
+    "standard_deviation": 0.2, "clip_grad_norm": 1.0, "ema_decay": 0.9,
 }  # fmt: skip
 
 

@@ -215,5 +215,5 @@ def test_there_is_no_rank_beyond_the_world():
 
 def test_workers_can_import_the_script_that_starts_them():
     """Worker processes import the main script under another name, without Snakemake's variables."""
-    script = Path(__file__).parents[2] / "workflow/scripts/predict.py"
+    script = Path(__file__).parents[3] / "workflow/scripts/predict.py"
     assert "snakemake" not in runpy.run_path(str(script), run_name="__mp_main__")

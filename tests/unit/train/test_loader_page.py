@@ -9,7 +9,7 @@ from cxrscale.common import tables
 from cxrscale.data.contracts import TARGETS
 from cxrscale.store.staging import staged
 
-PAGE = (Path(__file__).parents[2] / "docs/loader.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/loader.md").read_text()
 
 
 def test_the_example_runs(small_store, tmp_path):

@@ -56,7 +56,9 @@ def test_what_was_found_for_something_else_is_found_anew(micro):
 
 def test_nothing_that_fits_is_an_error_that_says_what_helps(micro):
     chosen, tried = micro()
-    with pytest.raises(StudyError, match=r"not even 8 images of 32 px fit .* Choose training.recompute: true, or"):
+    with pytest.raises(
+        StudyError, match=r"not even 8 images of 32 px fit .* Choose training.activation_checkpointing: true, or"
+    ):
         chosen.choose()
     assert tried == WAYS
 
@@ -85,10 +87,13 @@ def test_the_faster_memory_format_is_taken_if_none_is_asked_for(micro, seconds, 
 
 
 def test_a_model_that_cannot_recompute_says_so():
-    def build(recompute):
-        ways = possible_ways(8, 8, 8, recompute)
+    def build(activation_checkpointing):
+        ways = possible_ways(8, 8, 8, activation_checkpointing)
         return MicroBatch(nn.Sequential(nn.Conv2d(1, 1, 1)), torch.device("cpu"), ways, True, lambda n: None, "32 px")
 
     build(False).choose()
-    with pytest.raises(StudyError, match=r"training.recompute: Sequential cannot recompute its activations. Choose"):
+    with pytest.raises(
+        StudyError,
+        match=r"training.activation_checkpointing: Sequential cannot activation_checkpointing its activations. Choose",
+    ):
         build(True).choose()

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from cxrscale.train.optimisation import (
-    WeightAverage,
+    WeightEma,
     learning_rate_at,
     make_optimiser,
     masked_loss,
-    positive_weights,
+    pos_weight,
     stops_early,
 )
 
@@ -23,9 +23,9 @@ class Settings:
     weight_decay: float = 0.0
     schedule: str = "cosine"
     warmup_epochs: float = 0.0
-    plateau_epochs: int = 2
+    plateau_patience: int = 2
     plateau_factor: float = 0.1
-    early_stopping_epochs: int | None = None
+    early_stopping_patience: int | None = None
 
 
 def test_masked_loss_by_hand():
@@ -60,11 +60,11 @@ def test_a_plateau_lowers_the_rate_and_counts_anew():
 
 
 def test_stopping_early():
-    settings = Settings(early_stopping_epochs=2)
+    settings = Settings(early_stopping_patience=2)
     assert not stops_early(settings, [])
     assert not stops_early(settings, [0.7, 0.6])
     assert stops_early(settings, [0.7, 0.6, 0.7])
-    assert not stops_early(replace(settings, early_stopping_epochs=None), [0.7] + [0.1] * 50)
+    assert not stops_early(replace(settings, early_stopping_patience=None), [0.7] + [0.1] * 50)
 
 
 def test_smoothing_and_positive_weights_by_hand():
@@ -78,23 +78,23 @@ def test_smoothing_and_positive_weights_by_hand():
 def test_positive_weights_are_negatives_per_positive_of_what_counts():
     target = torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 1]])
     mask = torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 1, 1], [1, 1, 1]])
-    assert positive_weights(target, mask).tolist() == [2, 3, 1]
+    assert pos_weight(target, mask).tolist() == [2, 3, 1]
     many = torch.zeros(1001, 1)
     many[0] = 1
-    assert positive_weights(many, torch.ones(1001, 1)).tolist() == [100]
+    assert pos_weight(many, torch.ones(1001, 1)).tolist() == [100]
 
 
 def test_the_average_by_hand_and_exchanged_twice():
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(1.0)
-    average = WeightAverage(model, 0.5)
+    average = WeightEma(model, 0.5)
     for value in (2.0, 4.0):
         with torch.no_grad():
             model.weight.fill_(value)
         average.update(model)
     expected = 2 / 11 * (0.1 * 1 + 0.9 * 2) + 9 / 11 * 4
-    copy = WeightAverage(model, 0.5)
+    copy = WeightEma(model, 0.5)
     copy.load_state_dict(average.state_dict())
     average.swap(model)
     assert model.weight.item() == pytest.approx(expected)

@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 from cxrscale.common.errors import StudyError
 from cxrscale.train import training
 from cxrscale.train.distributed import Processes
+from cxrscale.train.interruption import INTERRUPTED_STATUS, Interrupted, run_as_job
 from cxrscale.train.learner import Learner
 from cxrscale.train.loader import select_examples
 from cxrscale.train.models import build_model
+from cxrscale.train.record import OUTPUTS, mean_auroc
 from cxrscale.train.settings import RunSettings, TrainingSettings
-from cxrscale.train.training import INTERRUPTED_STATUS, OUTPUTS, Interrupted, mean_auroc, run_as_job, train_learner
+from cxrscale.train.training import train_learner
 
 #: 32 images to train on: four updates an epoch.
 SETTINGS = TrainingSettings(
@@ -40,7 +42,8 @@ def train(small_store, reader):
             "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
             "processes": ALONE,
         }  # fmt: skip
-        how = {k: changed.pop(k) for k in list(changed) if k in RunSettings.__dataclass_fields__}
+        how = {"micro_batch_images": 8, "workers": 0, "activation_checkpointing": False, "channels_last": True}
+        how |= {k: changed.pop(k) for k in list(changed) if k in RunSettings.__dataclass_fields__}
         train_learner(**(arguments | {"run": RunSettings(**how)} | changed))
 
     return run
@@ -65,7 +68,7 @@ def logits_of(folder, reader, examples):
 
 def stop_after(monkeypatch, *updates):
     """Send this process a SIGTERM in the middle of the run's updates of these numbers, from 1."""
-    original, done = training._Training._update, []
+    original, done = training.Training._update, []
 
     def update(*args):
         loss = original(*args)
@@ -74,7 +77,7 @@ def stop_after(monkeypatch, *updates):
             os.kill(os.getpid(), signal.SIGTERM)
         return loss
 
-    monkeypatch.setattr(training._Training, "_update", update)
+    monkeypatch.setattr(training.Training, "_update", update)
     return done
 
 
@@ -113,9 +116,9 @@ def gradient_of(monkeypatch, train, folder, settings, **how):
         found.append((torch.cat([p.grad.flatten() for p in self.parameters]), loss, dict(self.model.named_buffers())))
         raise Seen
 
-    original = training._Training._update
+    original = training.Training._update
     with monkeypatch.context() as patch:
-        patch.setattr(training._Training, "_update", update)
+        patch.setattr(training.Training, "_update", update)
         with pytest.raises(Seen):
             train(folder, settings, **how)
     return found[0]
@@ -126,9 +129,11 @@ def gradient_of(monkeypatch, train, folder, settings, **how):
 def test_the_micro_batch_changes_gradient_and_statistics_by_rounding_alone(train, tmp_path, monkeypatch, name, kind):
     settings = replace(SETTINGS, batch_images=16, normalisation=kind)
     runs = [
-        gradient_of(monkeypatch, train, tmp_path / f"{n}{recompute}", settings, model_name=name, micro_batch_images=n,
-                    recompute=recompute)
-        for n, recompute in ((16, False), (8, False), (4, False), (4, True))
+        gradient_of(
+            monkeypatch, train, tmp_path / f"{n}{again}", settings, model_name=name, micro_batch_images=n,
+            activation_checkpointing=again,
+        )
+        for n, again in ((16, False), (8, False), (4, False), (4, True))
     ]  # fmt: skip
     gradient, loss, buffers = runs[0]
     assert gradient.norm() > 0.01
@@ -141,9 +146,9 @@ def test_the_micro_batch_changes_gradient_and_statistics_by_rounding_alone(train
 
 
 def test_statistics_over_each_micro_batch_make_it_a_setting(train, tmp_path, monkeypatch):
-    settings = [replace(SETTINGS, normalisation="per_micro_batch", micro_batch_images=n) for n in (4, 8)]
+    settings = replace(SETTINGS, normalisation="per_micro_batch")
     first, second = (
-        gradient_of(monkeypatch, train, tmp_path / str(i), s, micro_batch_images=8)[0] for i, s in enumerate(settings)
+        gradient_of(monkeypatch, train, tmp_path / str(n), settings, micro_batch_images=n)[0] for n in (4, 8)
     )
     groups = gradient_of(monkeypatch, train, tmp_path / "groups", SETTINGS)[0]
     assert (first - groups).norm() < 1e-4 * groups.norm()  # groups of four, and micro-batches of four
@@ -151,10 +156,10 @@ def test_statistics_over_each_micro_batch_make_it_a_setting(train, tmp_path, mon
 
 
 OPTIONS = {
-    "warm-up and clipping": {"warmup_epochs": 1.5, "clip_norm": 0.1},
-    "plateau": {"schedule": "plateau", "plateau_epochs": 1, "plateau_factor": 0.5},
-    "average": {"average_decay": 0.5},
-    "smoothing and weights": {"label_smoothing": 0.1, "positive_weights": "balanced"},
+    "warm-up and clipping": {"warmup_epochs": 1.5, "clip_grad_norm": 0.1},
+    "plateau": {"schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.5},
+    "average": {"ema_decay": 0.5},
+    "smoothing and weights": {"label_smoothing": 0.1, "pos_weight": "balanced"},
     "AdamW": {"optimiser": "adamw", "weight_decay": 0.1},
     "frozen": {"normalisation": "frozen"},
     "synchronised": {"normalisation": "synchronised"},
@@ -176,7 +181,7 @@ def test_every_option_matters_and_goes_on_after_a_stop_to_the_bit(train, undistu
 
 def test_early_stopping_ends_a_training_before_its_budget(train, tmp_path):
     """With a learning rate that is nearly nothing, the first epoch stays the best or a tie."""
-    train(tmp_path, replace(SETTINGS, epochs=9, learning_rate=1e-12, early_stopping_epochs=2, schedule="constant"))
+    train(tmp_path, replace(SETTINGS, epochs=9, learning_rate=1e-12, early_stopping_patience=2, schedule="constant"))
     assert len(history(tmp_path)) < 9
     cost = json.loads((tmp_path / "cost.json").read_text())
     assert cost["epochs"] == len(history(tmp_path)) == cost["best_epoch"] + 2
@@ -271,7 +276,7 @@ def test_random_numbers_drawn_in_training_go_on_too(train, tmp_path, monkeypatch
 
 
 def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undisturbed, tmp_path, monkeypatch):
-    original, calls = training._Training._update, []
+    original, calls = training.Training._update, []
 
     def update(*args):
         calls.append(1)
@@ -279,7 +284,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undi
             raise MemoryError
         return original(*args)
 
-    monkeypatch.setattr(training._Training, "_update", update)
+    monkeypatch.setattr(training.Training, "_update", update)
     with pytest.raises(MemoryError):
         train(tmp_path, checkpoint_s=0.0)  # a checkpoint after every update
     train(tmp_path)
@@ -380,7 +385,7 @@ def test_an_update_that_runs_out_of_memory_is_done_again_in_smaller_parts(train,
 def test_a_group_that_does_not_fit_even_with_recomputing_ends_the_training(train, tmp_path, monkeypatch, caplog):
     short_of_memory(monkeypatch, 3)
     with pytest.raises(StudyError, match="not even 4 images of 32 px fit into the memory of cpu"):
-        train(tmp_path, micro_batch_images=8, recompute=None)
+        train(tmp_path, micro_batch_images=8, activation_checkpointing=None)
     assert [m for m in caplog.messages if "out of memory" in m] == [
         f"cpu: out of memory with {n} images at once" for n in (8, 4, 8, 4)
     ]

@@ -1,24 +1,28 @@
+import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import jsonschema
 import pytest
 import yaml
-from pydantic import BaseModel
 
+from cxrscale.common import settings as kinds_of_settings
 from cxrscale.common.errors import StudyError
-from cxrscale.workflow import config, settings_files
-from cxrscale.workflow.config import StudyConfig, load, timm_model_names
-from cxrscale.workflow.layout import SHARED_FOLDERS, Layout
+from cxrscale.common.places import SHARED_FOLDERS
+from cxrscale.train.settings import RunSettings, TrainingSettings
+from cxrscale.workflow import config_page, settings_files
+from cxrscale.workflow.config import RENAMED, StudyConfig, load, timm_model_names
+from cxrscale.workflow.layout import Layout
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_config_yaml_equals_the_defaults():
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
     assert load(raw) == StudyConfig()
-    assert raw == StudyConfig().model_dump(mode="json")  # every key is written out, with its default
+    assert raw == asdict(StudyConfig())  # every key is written out, with its default
 
 
 def merged(base, over):
@@ -200,11 +204,12 @@ def test_overrides_are_laid_over_the_settings_of_the_learners_they_name():
     assert large == {"learning_rate": 1e-3}  # what is at its default is left out
 
 
-def test_defaults_of_config_and_training_are_the_same():
-    from cxrscale.train.settings import TrainingSettings
-    from cxrscale.workflow.config import LearnerSettings
-
-    assert asdict(TrainingSettings()) == LearnerSettings().model_dump() | {"micro_batch_images": None}
+def test_a_learner_has_the_settings_of_the_config():
+    """One declaration: what trains takes what the config holds."""
+    training = load({"training": {"epochs": 7, "overrides": [override({"mean": 0.3}, "densenet121")]}}).training
+    assert training.settings_of("densenet121", 256) == TrainingSettings(epochs=7, mean=0.3)
+    assert TrainingSettings(**training.of_learner("densenet121", 256)) == TrainingSettings(epochs=7, mean=0.3)
+    assert RunSettings(**training.run()) == RunSettings()
 
 
 @pytest.mark.parametrize(
@@ -229,7 +234,8 @@ def test_settings_of_learners_that_cannot_be_are_refused(training, message):
 
 def test_the_micro_batch_counts_where_statistics_depend_on_it():
     training = load({"training": {"normalisation": "per_micro_batch", "micro_batch_images": 4}}).training
-    assert training.of_learner("b4", 512)["micro_batch_images"] == 4
+    assert training.micro_batch_of("b4", 512) == 4
+    assert load({"training": {"micro_batch_images": 4}}).training.micro_batch_of("b4", 512) == 0
 
 
 def test_a_lossless_store_has_its_own_name_and_no_reduced_decode():
@@ -283,7 +289,7 @@ def test_no_list_holds_a_value_twice_however_it_is_spelled(raw, said):
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), "inf", "nan", "1e400", "-Infinity"])
-@pytest.mark.parametrize("key", ["learning_rate", "standard_deviation", "warmup_epochs", "clip_norm", "mean"])
+@pytest.mark.parametrize("key", ["learning_rate", "standard_deviation", "warmup_epochs", "clip_grad_norm", "mean"])
 def test_no_number_is_infinite_or_none(key, value):
     assert f"training.{key}: Input should be a finite number" in refused({"training": {key: value}})
     message = refused({"training": {"overrides": [override({key: value})]}})
@@ -299,26 +305,51 @@ def test_no_number_in_a_list_or_below_a_name_is_infinite():
 
 def test_every_number_and_list_of_the_config_is_of_the_kinds_that_check_it():
     """So that a key that is added later is checked too."""
-    sections, waiting = [], [StudyConfig]
-    while waiting:
-        section = waiting.pop()
-        sections.append(section)
-        assert section.model_config["allow_inf_nan"] is False
-        assert section.model_config["extra"] == "forbid"
-        for name, field in section.model_fields.items():
-            for kind, checks in kinds(field.annotation, tuple(field.metadata)):
-                if isinstance(kind, type) and issubclass(kind, BaseModel):
-                    waiting.append(kind)
+    sections = [StudyConfig, *config_page.sections_within(StudyConfig)]
+    no_truth_value, distinct = kinds_of_settings._no_truth_value, kinds_of_settings._distinct
+    for section in sections:
+        assert section.__pydantic_config__ == {"extra": "forbid", "allow_inf_nan": False}
+        for name, hint in get_type_hints(section, include_extras=True).items():
+            if name not in config_page.meanings(StudyConfig) and name.startswith("__"):
+                continue
+            for kind, checks in kinds(hint):
                 where = f"{section.__name__}.{name}"
-                assert kind not in (int, float) or config._no_truth_value in checks, f"{where}: use Whole or Real"
+                assert kind not in (int, float) or no_truth_value in checks, f"{where}: use Whole or Real"
                 is_list = get_origin(kind) is list or (get_origin(kind) is dict and kind != dict[str, Any])
-                assert not is_list or config._distinct in checks, f"{where}: add Distinct"
-    assert len(set(sections)) == 19
+                assert not is_list or distinct in checks, f"{where}: add Distinct"
+    assert len(sections) == 19
+
+
+@pytest.mark.parametrize("name", config_page.FILES)
+def test_what_is_written_from_the_settings_is_up_to_date(name):
+    assert (ROOT / name).read_text() == config_page.FILES[name](), "run python -m cxrscale.workflow.config_page"
+
+
+def test_every_setting_says_what_it_means():
+    for section in (StudyConfig, *config_page.sections_within(StudyConfig)):
+        unsaid = {f.name for f in fields(section)} - config_page.meanings(section).keys()
+        assert all(is_dataclass(get_type_hints(section)[name]) for name in unsaid), (section, unsaid)
+
+
+@pytest.mark.parametrize("file", ["config.yaml", *ROOT.glob("config/*.yaml"), "tests/workflow/tiny.yaml"], ids=str)
+def test_the_schema_holds_for_the_configs_that_are_here(file):
+    jsonschema.validate(
+        yaml.safe_load((ROOT / file).read_text()), json.loads((ROOT / "config/schema.json").read_text())
+    )
+
+
+@pytest.mark.parametrize("key", RENAMED)
+def test_an_old_key_names_the_new_one(key):
+    section, name = key.split(".")
+    assert f"{key}: unknown key; it is now called {RENAMED[key]}" in refused({section: {name: 1}})
+    if section == "training" and f"training.{name}" != "training.recompute":
+        message = refused({"training": {"overrides": [override({name: 1})]}})
+        assert f"{name!r} is no setting of a learner; it is now called {RENAMED[key].split('.')[1]}" in message
 
 
 def kinds(annotation, metadata=()):
     """(type, its checks) of an annotation and of all in it."""
-    checks = [getattr(check, "func", check) for check in metadata]
+    checks = [getattr(check, "function", check) for check in metadata]
     if get_origin(annotation) is Annotated:
         inner, *more = get_args(annotation)
         yield from kinds(inner, (*metadata, *more))
@@ -359,7 +390,10 @@ def kinds(annotation, metadata=()):
             "them; expected at least 1000",
         ),
         ({"comparison": {"joint_confidence": 0.99999}}, "evaluation.replicates is 2000: too few for comparison.joint"),
-        ({"evaluation": {"confidence": 0.999}}, "stacking.weight_replicates is 200: too few for evaluation.confidence"),
+        (
+            {"evaluation": {"confidence": 0.999}},
+            "stacking.scale_weight_replicates is 200: too few for evaluation.confidence",
+        ),
     ],
 )
 def test_values_that_make_no_sense_are_refused(raw, said):
@@ -431,7 +465,10 @@ def test_unnamed_the_resolutions_made_together_are_those_below_the_base():
         ),
         ([override({"epochs": 9}), override({"epochs": "9"}, "densenet121")], ["overrides.1", "changes nothing"]),
         ([override({"epochs": 9})] * 2, ["training.overrides: holds", "twice"]),
-        ([override({"plateau_epochs": 2})], ["overrides.0", "sets plateau_epochs, which counts with schedule plateau"]),
+        (
+            [override({"plateau_patience": 2})],
+            ["overrides.0", "sets plateau_patience, which counts with schedule plateau"],
+        ),
         (
             [override({"norm_group_images": 4, "normalisation": "frozen"})],
             ["sets norm_group_images, which counts with normalisation groups alone; its learners have frozen"],
@@ -460,11 +497,14 @@ def test_overrides_that_fit_only_together_and_that_hide_each_other_in_part_are_a
 @pytest.mark.parametrize(
     ("training", "said"),
     [
-        ({"epochs": 5, "early_stopping_epochs": 5}, "early_stopping_epochs (5) can stop nothing in 5 epochs"),
-        ({"epochs": 5, "early_stopping_epochs": 4}, "expected at most epochs - 2 (3), or null"),
+        ({"epochs": 5, "early_stopping_patience": 5}, "early_stopping_patience (5) can stop nothing in 5 epochs"),
+        ({"epochs": 5, "early_stopping_patience": 4}, "expected at most epochs - 2 (3), or null"),
         ({"epochs": 5, "warmup_epochs": 5}, "warmup_epochs (5) leaves nothing of epochs (5)"),
-        ({"epochs": 4, "schedule": "plateau"}, "plateau_epochs (3) can lower no learning rate in 4 epochs"),
-        ({"schedule": "plateau", "early_stopping_epochs": 3}, "early_stopping_epochs (3) stops before plateau_epochs"),
+        ({"epochs": 4, "schedule": "plateau"}, "plateau_patience (3) can lower no learning rate in 4 epochs"),
+        (
+            {"schedule": "plateau", "early_stopping_patience": 3},
+            "early_stopping_patience (3) stops before plateau_patience",
+        ),
     ],
 )
 def test_what_waits_for_epochs_must_be_able_to_happen(training, said):
@@ -476,7 +516,7 @@ def test_what_waits_for_epochs_happens_in_the_last_one_at_the_latest():
     from cxrscale.train.optimisation import learning_rate_at, stops_early
 
     flat = [0.5, 0.4, 0.4, 0.4]  # of four epochs; a fifth is left
-    stop = load({"training": {"epochs": 5, "early_stopping_epochs": 3}}).training
+    stop = load({"training": {"epochs": 5, "early_stopping_patience": 3}}).training
     assert stops_early(stop, flat)
     plateau = load({"training": {"epochs": 5, "schedule": "plateau"}}).training
     assert learning_rate_at(plateau, 4, 1, flat) == pytest.approx(5e-5)
@@ -521,7 +561,12 @@ def test_selectors_that_match_nothing_or_all_are_refused(raw, said):
         ({"dataset": MANIFEST, "findings": ["A"], "labels": {"test_source": "radiologist"}},
          ["labels.test_source is radiologist", "dataset.format manifest"]),
         ({"labels": {"test_source": "radiologist"}}, ["labels.test_source is radiologist, but split.method is kfold"]),
-        ({"dataset": {"manifest": "mine.csv"}}, ["dataset.manifest is 'mine.csv'", "dataset.format mimic-cxr-jpg"]),
+        ({"dataset": {"options": {"file": "mine.csv"}}}, ["dataset.options.file is no option of", "mimic-cxr-jpg",
+                                                         "it is one of dataset.format manifest"]),
+        ({"dataset": MANIFEST | {"options": {"fil": "a.csv"}}}, ["dataset.options.fil", "did you mean 'file'?"]),
+        ({"dataset": MANIFEST | {"options": {"file": " "}}}, ["dataset.options.file: is blank"]),
+        ({"dataset": {"format": "chexpert"}}, ["dataset.format is 'chexpert'", "'manifest', 'mimic-cxr-jpg'"]),
+        ({"labels": {"source": "manifest"}}, ["labels.source is manifest", "expected chexpert or negbio"]),
         ({"labels": {"test_source": "radiologist"}, "split": {"method": "official"},
           "dataset": {"synthetic": SYNTHETIC | {"planted": {"Edema": {"pattern": "none"}}}}},
          ["labels.test_source is radiologist, but dataset.synthetic makes no labels of his"]),

@@ -5,9 +5,9 @@ import pytest
 
 from cxrscale.common.errors import StudyError
 from cxrscale.workflow.config import load
-from cxrscale.workflow.layout import Layout, Learner, file_label
+from cxrscale.workflow.layout import Layout, file_label
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -31,16 +31,27 @@ def layout():
 
 
 def test_learners_are_every_model_resolution_fold_and_seed(layout):
-    learners = layout.learners()
-    assert len(learners) == len(set(learners)) == 3 * 2 * 1 * 2
-    assert learners[0] == Learner("test_resnet", 256, 2, 7)
+    learners = layout.learners
+    assert len(learners) == len(set(map(tuple, learners))) == 3 * 2 * 1 * 2
+    assert learners[0] == ["test_resnet", 256, 2, 7]
     assert layout.of_learners("cost.json")[0] == "results/mine/learners/test_resnet/256px/fold2-seed7/cost.json"
 
 
 def test_a_path_with_its_wildcards_left_open_is_a_pattern(layout):
-    assert layout.learner() == "results/mine/learners/{model}/{resolution}px/fold{fold}-seed{seed}"
-    assert layout.learner().format(model="m", resolution=8, fold=0, seed=1) == layout.learner("m", 8, 0, 1)
-    assert layout.targets() == "results/mine/targets/fold{fold}.parquet"
+    assert layout.learner("x") == "results/mine/learners/{model}/{resolution}px/fold{fold}-seed{seed}/x"
+    assert layout.table("metrics") == layout.learner("metrics.csv")
+    filled = layout.table("metrics").format(model="test_vit", resolution=512, fold=2, seed=0)
+    assert filled in layout.tables("metrics")
+    assert layout.table("targets") == "results/mine/targets/fold{fold}.parquet"
+
+
+def test_a_table_lies_where_its_declaration_says(layout):
+    assert layout.tables("targets") == ["results/mine/targets/fold2.parquet"]
+    assert layout.tables("auroc") == [layout.table("auroc")] == ["results/mine/comparison/auroc.csv"]
+    assert layout.tables("summary") == [f"{layout.store}/256/summary.csv", f"{layout.store}/base/summary.csv"]
+    assert layout.tables("erf", resolution_px=512) == [p for p in layout.tables("erf") if "/512px/" in p]
+    assert layout.tables("notes")[0] == f"{layout.store}/notes.csv"
+    assert layout.notes("targets-fold2") in layout.tables("notes")
 
 
 def test_the_base_resolution_is_the_base_not_a_copy(layout):

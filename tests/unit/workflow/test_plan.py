@@ -12,7 +12,7 @@ from cxrscale.workflow.plan import Step
 CONFIG = {
     "labels": {"uncertain": "ones", "missing": "zeros", "per_finding": {"Edema": {"uncertain": "ignore"}}},
     "split": {"folds": 10, "use_folds": [0, 1], "seed": 7},
-    "training": {"epochs": 30, "learning_rate": 0.1, "batch_images": 32, "weight_decay": 0.5, "clip_norm": 1.0},
+    "training": {"epochs": 30, "learning_rate": 0.1, "batch_images": 32, "weight_decay": 0.5, "clip_grad_norm": 1.0},
     "evaluation": {"seed": 7, "replicates": 500},
     "findings": ["Edema"],
     "report": {"findings": ["Edema"]},
@@ -57,7 +57,7 @@ def test_several_changed_params_find_their_old_values() -> None:
 
 
 def test_many_changes_are_counted() -> None:
-    new = {"epochs": 30, "learning_rate": 0.1, "batch_images": 32, "weight_decay": 0.5, "clip_norm": 1.0}
+    new = {"epochs": 30, "learning_rate": 0.1, "batch_images": 32, "weight_decay": 0.5, "clip_grad_norm": 1.0}
     words = changed("train", {"settings": json.dumps(new)}, json.dumps(dict.fromkeys(new, 9)))
     assert words.startswith("training.epochs changed from 9 to 30, training.learning_rate changed from 9 to 0.1, ")
     assert words.endswith("training.batch_images changed from 9 to 32, 2 more settings changed")

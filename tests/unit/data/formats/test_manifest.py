@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from cxrscale.common.errors import StudyError
-from cxrscale.data.formats import manifest
+from cxrscale.data.formats import Chosen, manifest
 from cxrscale.data.spelling import Reading
 
 ROWS = """image_id,subject_id,study_id,path,view,Scoliosis,split
@@ -11,10 +11,12 @@ b,p1,s1,sub/two.jpg,,-1.0,train
 c,p2,s2,three.jpg,AP,,test
 """
 
+CHOSEN = Chosen(manifest.Options("mine.csv"), "manifest", "same")
+
 
 def sources(tmp_path, text=ROWS):
     (tmp_path / "mine.csv").write_text(text)
-    return manifest.sources(tmp_path, manifest="mine.csv", labels_source="ignored")
+    return manifest.sources(tmp_path, CHOSEN)
 
 
 def read_images(sources, reading=None):
@@ -87,7 +89,7 @@ def test_lines_within_quotes_are_counted(tmp_path):
 
 def test_a_missing_manifest_is_named(tmp_path):
     with pytest.raises(StudyError, match=r"has no mine.csv"):
-        manifest.sources(tmp_path, manifest="mine.csv")
+        manifest.sources(tmp_path, CHOSEN)
 
 
 def test_columns_taken_for_findings_are_named(tmp_path):

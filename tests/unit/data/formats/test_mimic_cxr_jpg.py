@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from cxrscale.common.errors import StudyError
-from cxrscale.data import formats as lookup
 from cxrscale.data.findings import CHEXPERT_FINDINGS
+from cxrscale.data.formats import Chosen, named
 from cxrscale.data.formats import mimic_cxr_jpg as mimic
 from cxrscale.data.spelling import Reading
 
@@ -40,7 +40,7 @@ def write(root, suffix=".csv.gz", images=IMAGES, labels=LABELS, findings=CHEXPER
     rows = [(p, s, *(v.get(f, "") for f in findings)) for s, (p, v) in labels.items()]
     for source in ("chexpert", "negbio"):
         put(root / f"mimic-cxr-2.0.0-{source}{suffix}", ["subject_id", "study_id", *findings], rows)
-    return mimic.sources(root, "chexpert", "same")
+    return mimic.sources(root, Chosen(None, "chexpert", "same"))
 
 
 def read_images(sources, reading=None):
@@ -81,10 +81,12 @@ def test_unzipped_files_in_another_order_of_columns_with_more_of_them_are_the_sa
         frame = frame[frame.columns[::-1]]
         frame["StudyTime"] = "80556.875"
         frame.to_csv(path, index=False)
-    sources = mimic.sources(tmp_path / "u", "chexpert", "same")
+    sources = mimic.sources(tmp_path / "u", Chosen(None, "chexpert", "same"))
     assert all(p.suffix == ".csv" for p in sources.values())
     pd.testing.assert_frame_equal(read_labels(sources), expected)
-    pd.testing.assert_frame_equal(read_images(sources), read_images(mimic.sources(tmp_path / "z", "chexpert", "same")))
+    pd.testing.assert_frame_equal(
+        read_images(sources), read_images(mimic.sources(tmp_path / "z", Chosen(None, "chexpert", "same")))
+    )
 
 
 def test_only_the_findings_asked_for_are_read(tmp_path):
@@ -97,7 +99,7 @@ def test_the_radiologist_replaces_the_labels_of_the_studies_he_read(tmp_path):
     names = ["Airspace Opacity" if f == "Lung Opacity" else f for f in CHEXPERT_FINDINGS]
     row = ["1" if n == "Edema" else "0" if n == "Airspace Opacity" else "" for n in names]
     put(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", ["study_id", *names], [("54", *row), ("99", *row)])
-    labels = read_labels(mimic.sources(tmp_path, "chexpert", "radiologist")).set_index("image_id")
+    labels = read_labels(mimic.sources(tmp_path, Chosen(None, "chexpert", "radiologist"))).set_index("image_id")
     assert labels.loc["d1", "label:Edema"] == 1
     assert labels.loc["d1", "label:Lung Opacity"] == 0
     assert labels.loc["a1", "label:Lung Opacity"] == -1
@@ -108,7 +110,7 @@ def test_the_radiologist_replaces_the_labels_of_the_studies_he_read(tmp_path):
 def test_the_labeler_is_the_source_of_its_labels(tmp_path):
     write(tmp_path)
     for source in ("chexpert", "negbio"):
-        assert set(read_labels(mimic.sources(tmp_path, source, "same"))["source"]) == {source}
+        assert set(read_labels(mimic.sources(tmp_path, Chosen(None, source, "same")))["source"]) == {source}
 
 
 def test_studies_and_images_that_do_not_match_are_counted(tmp_path):
@@ -147,14 +149,14 @@ def test_a_radiologist_whose_studies_are_no_ones_is_refused(tmp_path):
     for study, said in (("99", "no study of .*labeled.csv is in"), ("054", "holds '054', .* holds '54'")):
         put(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", ["study_id", *CHEXPERT_FINDINGS], [(study, *[""] * 14)])
         with pytest.raises(StudyError, match=said):
-            read_labels(mimic.sources(tmp_path, "chexpert", "radiologist"))
+            read_labels(mimic.sources(tmp_path, Chosen(None, "chexpert", "radiologist")))
 
 
 def test_the_radiologists_wrong_value_names_his_file_and_line(tmp_path):
     write(tmp_path)
     put(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", ["study_id", *CHEXPERT_FINDINGS], [("54", "3", *[""] * 13)])
     with pytest.raises(StudyError, match=r"test-set-labeled.csv line 2: Atelectasis is '3'; expected 1, 0, -1"):
-        read_labels(mimic.sources(tmp_path, "chexpert", "radiologist"))
+        read_labels(mimic.sources(tmp_path, Chosen(None, "chexpert", "radiologist")))
 
 
 RADIOLOGIST = "mimic-cxr-2.1.0-test-set-labeled.csv"
@@ -179,30 +181,30 @@ def test_a_broken_header_of_the_radiologist_names_file_column_and_what_is_expect
     write(tmp_path)
     (tmp_path / RADIOLOGIST).write_text(f"{header}\n54{',' * 14}\n" if header else "")
     with pytest.raises(StudyError, match=f"{RADIOLOGIST}: {said}"):
-        read_labels(mimic.sources(tmp_path, "chexpert", "radiologist"))
+        read_labels(mimic.sources(tmp_path, Chosen(None, "chexpert", "radiologist")))
 
 
 def test_sources_follow_the_settings_and_tell_what_is_missing(tmp_path):
     write(tmp_path)
-    assert mimic.sources(tmp_path, "negbio", "same")["labels"].name == "mimic-cxr-2.0.0-negbio.csv.gz"
+    assert mimic.sources(tmp_path, Chosen(None, "negbio", "same"))["labels"].name == "mimic-cxr-2.0.0-negbio.csv.gz"
     with pytest.raises(StudyError, match=r"has no mimic-cxr-2.1.0-test-set-labeled.csv.gz or .*labeled.csv\. Get"):
-        mimic.sources(tmp_path, "chexpert", "radiologist")
+        mimic.sources(tmp_path, Chosen(None, "chexpert", "radiologist"))
     with pytest.raises(StudyError, match=r"dataset.root: there is no folder"):
-        mimic.sources(tmp_path / "absent", "chexpert", "same")
+        mimic.sources(tmp_path / "absent", Chosen(None, "chexpert", "same"))
 
 
 def test_digests_follow_the_content_of_the_csv_files(tmp_path):
     write(tmp_path)
-    options = {"labels_source": "chexpert", "test_source": "same"}
-    before = lookup.source_digests("mimic-cxr-jpg", tmp_path, options)
+    chosen = Chosen(None, "chexpert", "same")
+    before = named("mimic-cxr-jpg").digests(tmp_path, chosen)
     assert {k: set(v) for k, v in before.items()} == {
         "labels": {"metadata", "labels"},
         "images": {"metadata", "split"},
     }
     write(tmp_path, labels=LABELS | {"53": ("11000011", {})})
-    after = lookup.source_digests("mimic-cxr-jpg", tmp_path, options)
+    after = named("mimic-cxr-jpg").digests(tmp_path, chosen)
     assert after["labels"]["labels"] != before["labels"]["labels"]
-    assert lookup.module_name("mimic-cxr-jpg") == mimic.__name__
+    assert named("mimic-cxr-jpg").module == mimic.__name__
 
 
 @pytest.mark.parametrize(
