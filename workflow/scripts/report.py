@@ -20,7 +20,7 @@ with job(snakemake.log[0], __file__) as log:
     results = Results.read(
         Study.open(Path(snakemake.input.record).parent),
         snakemake.params.tables,
-        Path(planted) if planted else None,
+        Path(planted[0]) if planted else None,
         Path(boxes) if boxes else None,
         Reading(snakemake.params.exact_ids),
     )
