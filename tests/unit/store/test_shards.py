@@ -19,7 +19,7 @@ from cxrscale.store.quarantine import check_fraction, check_unreadable
 from cxrscale.store.settings import Accepted, BaseSettings
 from cxrscale.store.shards import downscale_shard, index_shards, ingest_shard
 
-SETTINGS = BaseSettings(24, "stretch", "bilinear", 90, Accepted(least_levels=2, least_side_px=20))
+SETTINGS = BaseSettings(24, "stretch", "bilinear", 90, least_levels=2, least_side_px=20)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_shard_holds_its_images_by_order_in_groups_of_32(native, tmp_path):
     assert tables.read(QUARANTINE, quarantine).empty
 
 
-def test_the_manifests_offsets_give_back_exactly_the_bytes(native, tmp_path):
+def test_the_indexes_offsets_give_back_exactly_the_bytes(native, tmp_path):
     _, path, _ = ingest(native, tmp_path)
     jpegs = pq.read_table(path).to_pydict()["jpeg"]
     index = index_shards([path], 24, "stretch")
@@ -124,7 +124,7 @@ def test_the_quarantine_is_the_same_bytes_in_each_run(native, tmp_path):
     assert set(reasons[["i4", "i5", "i6"]]) == {"cannot be decoded: it is no JPEG or PNG file"}
 
 
-def test_a_shard_and_its_manifest_say_by_how_many_bits_each_picture_was_scaled(native, tmp_path):
+def test_a_shard_and_its_index_say_by_how_many_bits_each_picture_was_scaled(native, tmp_path):
     root, _ = native
     for k, bits in ((0, 12), (1, 14)):
         grey = np.linspace(0, 2**bits - 1, 600).astype(np.uint16).reshape(20, 30)
@@ -190,7 +190,7 @@ def test_a_shard_records_its_native_files_and_keeps_two(native, tmp_path):
 @pytest.mark.parametrize(
     ("geometry", "expected"), [("stretch", (24 / 20, 24 / 30, 20)), ("pad", (16 / 20, 24 / 30, 30))]
 )
-def test_the_manifest_states_how_much_an_image_was_scaled(native, tmp_path, geometry, expected):
+def test_the_index_states_how_much_an_image_was_scaled(native, tmp_path, geometry, expected):
     """Twenty rows and thirty columns: stretched to 24 px they are enlarged, padded they are not."""
     _, path, _ = ingest(native, tmp_path)
     row = index_shards([path], 24, geometry).iloc[0]

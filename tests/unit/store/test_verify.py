@@ -22,6 +22,7 @@ from cxrscale.store.verify import verify
 
 SHARDS = 2
 ACCEPTED = Accepted(least_side_px=20)
+SETTINGS = BaseSettings(32, "stretch", "area", 95, least_side_px=20)
 
 
 def index(folder, size_px):
@@ -43,7 +44,7 @@ def made(tmp_path):
     for s in range(SHARDS):
         base = store / f"base/{shard_name(s)}.parquet"
         others = (store / f"base/sample/{base.name}", store / f"base/quarantine/{shard_name(s)}.csv")
-        ingest_shard(images, s, root, BaseSettings(32, "stretch", "area", 95, ACCEPTED), 0.1, base, *others, 3)
+        ingest_shard(images, s, root, SETTINGS, 0.1, base, *others, 3)
         downscale_shard(base, {16: store / f"16/{base.name}"}, "area", 95)
     parts = [tables.read(QUARANTINE, path) for path in sorted(store.glob("base/quarantine/*.csv"))]
     tables.write(QUARANTINE, pd.concat(parts), store / "base/quarantine.csv")
@@ -170,15 +171,14 @@ def test_losses_are_measured_on_the_grey_that_ingest_made(tmp_path):
     images = pd.DataFrame({"image_id": ["a"], "path": ["a.png"], "shard": 0, "order": 0})
     base, sample = tmp_path / "base/shard-00000.parquet", tmp_path / "sample.parquet"
     for bits in ("auto", 14):
-        accepted = Accepted(bits=bits)
-        settings = BaseSettings(40, "stretch", "area", "lossless", accepted)
+        settings = BaseSettings(40, "stretch", "area", "lossless", bits=bits)
         ingest_shard(images, 0, tmp_path, settings, 0.0, base, sample, tmp_path / "quarantine.csv")
         index(base.parent, 40)
-        (found,) = measure([sample], StoreReader(base.parent), 40, "stretch", "area", accepted)["jpeg_db"]
+        (found,) = measure([sample], StoreReader(base.parent), settings)["jpeg_db"]
         assert np.isnan(found)  # equal: nothing was lost
 
 
-def test_setting_aside_moves_files_and_their_manifests_and_deletes_nothing(made):
+def test_setting_aside_moves_files_and_their_indexes_and_deletes_nothing(made):
     _, store, _ = made
     before = {p.name: p.read_bytes() for p in store.glob("16/*")}
     target = set_aside(store, [store / "16/shard-00000.parquet"])
@@ -195,7 +195,7 @@ def test_psnr_is_measured_against_lossless_ways(made):
     assert [len(pq.read_table(p)) for p in samples] == [3, 3]
     for folder, size_px in (("base", 32), ("16", 16)):
         reader = StoreReader(store / folder)
-        psnr = measure(samples, reader, 32, "stretch", "area", ACCEPTED)
+        psnr = measure(samples, reader, SETTINGS)
         assert list(psnr["image_id"]) == ["i0", "i2", "i4", "i1", "i3", "i5"]
         assert (psnr["jpeg_db"] > 30).all()
         if folder == "base":
