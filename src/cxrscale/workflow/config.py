@@ -10,20 +10,19 @@ or can have no effect. Imports no torch.
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from cxrscale.combine.settings import StackingSection
-from cxrscale.common import settings as kinds
 from cxrscale.common.errors import StudyError, nearest
 from cxrscale.common.places import DATA, RESULTS, SHARED_FOLDERS
 from cxrscale.common.provenance import digest
-from cxrscale.common.settings import Check, Distinct, Name, Pixels, Range, Section, Seed, Sha256, chosen, names_of
+from cxrscale.common.settings import Check, Distinct, Name, Pixels, Range, Section, Seed, chosen, names_of
 from cxrscale.data import formats
 from cxrscale.data.findings import CHEXPERT_FINDINGS, Finding
 from cxrscale.data.settings import DatasetSettings, LabelSettings, SplitSettings, one_of
@@ -31,147 +30,11 @@ from cxrscale.evaluate.settings import ComparisonSection, EvaluationSettings
 from cxrscale.explain.settings import CamSettings, ErfSettings
 from cxrscale.report.settings import ReportSection
 from cxrscale.store.settings import StoreSettings
-from cxrscale.train.settings import DORMANT, RunSettings, TrainingOverride, TrainingSection, TrainingSettings
-from cxrscale.train.settings import RENAMED as RENAMED_TRAINING
+from cxrscale.workflow.networks import Model, TimmTag, TrainingPlan
+from cxrscale.workflow.validation import adapter, explain, with_nulls
 
 #: Smaller resolutions that are made from one reading of the base, unless the config names others.
 TOGETHER_PX = (1024, 512, 256)
-
-#: Keys of before -> what they are called now.
-RENAMED = {
-    "dataset.manifest": "dataset.options.file",
-    "stacking.weight_replicates": "stacking.scale_weight_replicates",
-    **{f"training.{old}": f"training.{new}" for old, new in RENAMED_TRAINING.items()},
-}
-
-
-@dataclass(frozen=True)
-class TimmTag(Section):
-    """Initial weights by a tag of timm."""
-
-    timm_tag: Name
-    """a pretrained tag of the model, as tv_in1k"""
-    sha256: Sha256 | None = None
-    """of the weights as safetensors; null: recorded at the first fetch, then checked"""
-
-
-@dataclass(frozen=True)
-class LocalWeights(Section):
-    """Initial weights from a file."""
-
-    file: kinds.Path
-    """must exist; its copy may stand for it once sha256 is given"""
-    sha256: Sha256 | None = None
-    """of the weights as safetensors; null: recorded at the first fetch, then checked"""
-
-
-@dataclass(frozen=True)
-class Model(Section):
-    """A network."""
-
-    name: Annotated[str, Range(pattern=r"^[a-zA-Z0-9_]+$", max_length=100)]
-    """of timm"""
-    weights: TimmTag | LocalWeights | None = None
-    """{timm_tag: tv_in1k, sha256: null}: ImageNet's; or {file: /path/to/weights.safetensors}; null: random"""
-
-
-@dataclass(frozen=True)
-class TrainingPlan(TrainingSection):
-    """training: controlled, so that the resolution is all that differs between two learners."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_effects()
-
-    def settings_of(self, model: str, resolution_px: int) -> TrainingSettings:
-        """A learner's settings: the overrides that name it laid over the others in order.
-
-        Raises ValueError that names the learner if it could not be trained with them.
-        """
-        return self._with(self.overrides, model, resolution_px)
-
-    def _with(self, overrides: Iterable[TrainingOverride], model: str, resolution_px: int) -> TrainingSettings:
-        values = chosen(self, *names_of(TrainingSettings))
-        for override in overrides:
-            if override.names(model, resolution_px):
-                values |= override.settings
-        try:
-            settings: TrainingSettings = _adapter(TrainingSettings).validate_python(values)
-            settings.check_effects()
-            return settings
-        except ValidationError as error:
-            wrong = "; ".join(line.strip() for line in _explain(error, TrainingSettings))
-        except ValueError as error:
-            wrong = str(error)
-        raise ValueError(f"training.overrides: with them {model} at {resolution_px} px has {wrong}")
-
-    def _has(self, overrides: Iterable[TrainingOverride], model: str, resolution_px: int) -> TrainingSettings | None:
-        """As `_with`; None where the learner could not be trained."""
-        try:
-            return self._with(overrides, model, resolution_px)
-        except ValueError:
-            return None
-
-    def of_learner(self, model: str, resolution_px: int) -> dict[str, Any]:
-        """What the weights of a learner depend on: its settings that are not at their default, so that a setting that
-        is added later changes no learner that exists."""
-        return kinds.not_default(self.settings_of(model, resolution_px))
-
-    def micro_batch_of(self, model: str, resolution_px: int) -> int:
-        """micro_batch_images where it counts as a setting of the learner, else 0."""
-        counts = self.settings_of(model, resolution_px).normalisation == "per_micro_batch"
-        return int(self.micro_batch_images) if counts else 0
-
-    def run(self) -> dict[str, Any]:
-        """How a training runs: the fields of RunSettings."""
-        return chosen(self, *names_of(RunSettings))
-
-    def check_learners(self, learners: Iterable[tuple[str, int]]) -> None:
-        """Raise ValueError if a (model, resolution) cannot be trained, or if an override changes none of them."""
-        learners = list(learners)
-        settings = [self.settings_of(*learner) for learner in learners]
-        for learner, has in zip(learners, settings, strict=True):
-            if has.normalisation == "per_micro_batch" and self.micro_batch_images == "auto":
-                raise ValueError(
-                    f"training: normalisation per_micro_batch, of {learner[0]} at {learner[1]} px, makes "
-                    "micro_batch_images a setting: give a number"
-                )
-        for place, override in enumerate(self.overrides):
-            where = f"training.overrides.{place} ({override.described()})"
-            others = [o for i, o in enumerate(self.overrides) if i != place]
-            if all(self._has(others, *x) == has for x, has in zip(learners, settings, strict=True)):
-                raise ValueError(
-                    f"{where} changes nothing: its learners have these values without it, or a later override hides "
-                    "them; remove it, or correct its settings"
-                )
-            named = [has for x, has in zip(learners, settings, strict=True) if override.names(*x)]
-            for key, other, value in DORMANT:
-                if key in override.settings and all(getattr(has, other) != value for has in named):
-                    raise ValueError(
-                        f"{where} sets {key}, which counts with {other} {value} alone; its learners have "
-                        f"{getattr(named[0], other)}. Remove {key}, or set {other} too"
-                    )
-
-    def threads_a_gpu(self, accelerator: str) -> int:
-        """Processes that torchrun starts on a node share its threads; a task of srun, one a GPU, has its own."""
-        return 1 if accelerator == "cpu" else self.workers + 1
-
-    def start(self, accelerator: str) -> dict[str, Any]:
-        """threads and resources of the rule that trains, by which the processes of one training start together."""
-        threads, on_each = self.threads_a_gpu(accelerator), self.gpus
-        if self.nodes == 1:
-            return {"threads": threads * on_each, "resources": {"launcher": ""}}
-        several = {
-            # A step of srun inherits neither the CPUs of a task nor how many tasks a node has.
-            "launcher": f"srun -n {self.nodes * on_each} --ntasks-per-node={on_each} -c {threads}",
-            "mpi": "srun",
-            "nodes": self.nodes,
-            # The executor refuses one task per node, and asks for so many `tasks` a GPU unless tasks_per_gpu is 0.
-            **({"tasks_per_node": on_each} if on_each > 1 else {"tasks": self.nodes, "tasks_per_gpu": 0}),
-            # As many GPUs on each node: of four in all SLURM may give three on one.
-            **({"gres": f"gpu:{on_each}"} if accelerator == "cuda" else {}),
-        }
-        return {"threads": threads, "resources": several}
 
 
 def _own_folder(study: str) -> str:
@@ -240,7 +103,7 @@ class StudyConfig(Section):
     @cached_property
     def chosen(self) -> formats.Chosen:
         """What the study chose of its data set's format."""
-        options = _adapter(self.format.options).validate_python(self.dataset.options)
+        options = adapter(self.format.options).validate_python(self.dataset.options)
         source = self.labels.source or self.format.label_sources[0]
         return formats.Chosen(options, source, self.labels.test_source)
 
@@ -320,9 +183,9 @@ def _format_is_known(study: StudyConfig) -> None:
                 f"; expected {'one of ' + ', '.join(known) if known else 'none'}"
             )
     try:
-        _adapter(study.format.options).validate_python(dataset.options)
+        adapter(study.format.options).validate_python(dataset.options)
     except ValidationError as error:
-        wrong = "; ".join(f"dataset.options.{line.strip()}" for line in _explain(error, study.format.options))
+        wrong = "; ".join(f"dataset.options.{line.strip()}" for line in explain(error, study.format.options))
         raise ValueError(wrong) from None
     if dataset.synthetic is not None and not study.format.synthetic:
         layout = next(f.name for f in formats.formats().values() if f.synthetic)
@@ -473,11 +336,6 @@ CHECKS = (
 
 
 @cache
-def _adapter(cls: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
-
-
-@cache
 def timm_model_names() -> frozenset[str]:
     """Names of all models that the installed timm registers, read from its source, since importing timm imports torch.
 
@@ -498,9 +356,9 @@ def load(raw: Mapping[str, Any]) -> StudyConfig:
     Raises StudyError whose lines name each wrong key, the value and what was expected.
     """
     try:
-        study: StudyConfig = _adapter(StudyConfig).validate_python(_with_nulls(dict(raw)))
+        study: StudyConfig = adapter(StudyConfig).validate_python(with_nulls(dict(raw)))
     except ValidationError as error:
-        raise StudyError("the configuration is not usable:\n" + "\n".join(_explain(error, StudyConfig))) from None
+        raise StudyError("the configuration is not usable:\n" + "\n".join(explain(error, StudyConfig))) from None
     known = timm_model_names()
     for model in study.models:
         if known and model.name not in known:
@@ -509,49 +367,3 @@ def load(raw: Mapping[str, Any]) -> StudyConfig:
                 f"{nearest(model.name, sorted(known))}. Any name of timm.list_models() works."
             )
     return study
-
-
-def _with_nulls(value: Any) -> Any:
-    """The same value with the text "null", as `--config` gives it, turned into None."""
-    if isinstance(value, dict):
-        return {key: _with_nulls(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_nulls(item) for item in value]
-    return None if value == "null" else value
-
-
-def _explain(error: ValidationError, section: Any) -> list[str]:
-    """A line for each mistake. section: of which the configuration was wrong."""
-    lines = []
-    for problem in error.errors():
-        # Pydantic names the members of a union by the functions that check them, and says that a key is wrong.
-        where = [p for p in map(str, problem["loc"]) if not p.startswith("function-") and p != "[key]"]
-        key = ".".join(where)
-        if problem["type"] == "unexpected_keyword_argument":
-            choices = keys_at(section, where[:-1])
-            expected = f"; expected one of {', '.join(choices)}" if choices else ""
-            now = f"; it is now called {RENAMED[key]}" if key in RENAMED else nearest(where[-1], choices)
-            lines.append(f"  {key}: unknown key{now}{'' if key in RENAMED else expected}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            got = "" if problem["type"] in ("value_error", "missing") else f" (got {problem['input']!r})"
-            lines.append(f"  {key}: {message}{got}" if key else f"  {message}{got}")
-    return lines
-
-
-def keys_at(section: Any, where: list[str]) -> list[str]:
-    """The keys that a section may hold below a path of keys; [] where there is no section."""
-    place_follows = False
-    for part in where:
-        if place_follows:  # the place in a list, or the name in a mapping
-            place_follows = False
-            continue
-        hints = get_type_hints(section) if is_dataclass(section) else {}
-        if part not in hints:
-            return []
-        annotation = hints[part]
-        inner = [annotation, *get_args(annotation)]
-        place_follows = any(get_origin(kind) in (list, dict) for kind in inner)
-        deeper = [part for kind in inner for part in get_args(kind)]
-        section = next((kind for kind in (*inner, *deeper) if is_dataclass(kind)), None)
-    return [f.name for f in fields(section)] if is_dataclass(section) else []

@@ -18,7 +18,8 @@ import yaml
 
 from cxrscale.common.settings import Range
 from cxrscale.train.settings import RunSettings
-from cxrscale.workflow.config import StudyConfig, _adapter
+from cxrscale.workflow.config import StudyConfig
+from cxrscale.workflow.validation import adapter
 
 HEAD = """\
 # The study: every scientific choice. The defaults are the paper's protocol on MIMIC-CXR-JPG (Haque et al. 2023),
@@ -215,7 +216,7 @@ def _table(section: Any, names: list[str]) -> list[str]:
 
 def schema() -> str:
     """config/schema.json, with the meanings as descriptions."""
-    found = _adapter(StudyConfig).json_schema()
+    found = adapter(StudyConfig).json_schema()
     for section in (StudyConfig, *sections_within(StudyConfig)):
         properties = (found if section is StudyConfig else found["$defs"][section.__name__])["properties"]
         for name, meaning in meanings(section).items():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cxrscale.train.settings import TrainingSettings
+from cxrscale.workflow.training_costs import training_costs
 
 TRAIN = "train"
 #: Changed settings that are named; the others are counted.
@@ -194,7 +194,10 @@ def describe(
         parts = [f"{count} of {total}: {reason}" for reason, count in reasons]
         left = len(mine) - sum(count for _, count in reasons)
         lines.append(f"    {rule:<{width}}  {'; '.join(parts)}{f'; {left} of {total}: other reasons' if left else ''}")
-    lines += training_costs([step for step in steps if step.rule == TRAIN])
+    trained = [step for step in steps if step.rule == TRAIN]
+    lines += training_costs(
+        [(Path(step.outputs[0]).parent, _readable("settings", step.params.get("settings"))) for step in trained]
+    )
     if submitted is not None:
         lines.append(f"{len(steps)} steps in {submitted} jobs of the cluster")
     return "\n".join(lines) + "\n"
@@ -345,72 +348,3 @@ def _same_end(a: tuple[str, ...], b: tuple[str, ...]) -> int:
             break
         count += 1
     return count
-
-
-def training_costs(steps: Sequence[Step]) -> list[str]:
-    """What trainings will cost by the records of those before: lines for learners made again and for new ones."""
-    again: list[tuple[float, bool, str]] = []
-    new: list[tuple[float, bool, str]] = []
-    unknown = 0
-    for step in steps:
-        folder = Path(step.outputs[0]).parent
-        own = last_cost(folder)
-        # The same model and resolution with another fold or seed.
-        others = () if own else (last_cost(other) for other in sorted(folder.parent.glob("fold*-seed*")))
-        record = own or next(filter(None, others), None)
-        if record is None:
-            unknown += 1
-            continue
-        (again if own else new).append(_scaled(record, step.params.get("settings")))
-    lines = []
-    if again:
-        lines.append(
-            f"To be trained again: {len(again)}, {_amount(again)} by their last records; "
-            "what was made before with the same settings, code and data is brought back instead."
-        )
-    if new or unknown:
-        costs = [f"{len(new)}, {_amount(new)} by records of the same model and resolution"] if new else []
-        costs += [f"{unknown}, unknown how long, no such learner was trained yet"] if unknown else []
-        lines.append(f"To be trained for the first time: {'; '.join(costs)}.")
-    return lines
-
-
-def last_cost(folder: Path) -> dict[str, Any] | None:
-    """The record cost.json of a learner's folder, else the newest of those kept or superseded; None without any."""
-    old = [path for name in ("kept", "superseded") for path in folder.glob(f"{name}/*/cost.json")]
-    for path in [folder / "cost.json", *sorted(old, key=lambda p: -p.stat().st_mtime)]:
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("seconds"), int | float):
-            return record
-    return None
-
-
-def _scaled(record: Mapping[str, Any], settings: Any) -> tuple[float, bool, str]:
-    """(seconds of training, of GPUs or of a CPU; whether of GPUs; device) with as many epochs as are asked for."""
-    on_gpu = record.get("gpu_seconds") is not None
-    seconds = float(record["gpu_seconds"] if on_gpu else record["seconds"])
-    before = record.get("identity", {}).get("settings", {}).get("epochs")
-    asked = _readable("settings", settings)
-    if before and isinstance(asked, dict):
-        seconds *= asked.get("epochs", TrainingSettings().epochs) / before
-    return seconds, on_gpu, str(record.get("device", "?"))
-
-
-def _amount(costs: Iterable[tuple[float, bool, str]]) -> str:
-    """A sum in words: GPU-hours by device, hours of training on a CPU apart."""
-    sums: dict[tuple[bool, str], float] = {}
-    for seconds, on_gpu, device in costs:
-        sums[on_gpu, device] = sums.get((on_gpu, device), 0.0) + seconds / 3600
-    return " and ".join(
-        f"{_hours(h)} {f'GPU-hours ({device})' if on_gpu else 'hours of training on a CPU'}"
-        for (on_gpu, device), h in sorted(sums.items())
-    )
-
-
-def _hours(hours: float) -> str:
-    if hours < 0.01:
-        return "less than 0.01"
-    return f"about {hours:.2g}" if hours < 10 else f"about {hours:,.0f}"

@@ -16,7 +16,7 @@ from cxrscale.common.errors import StudyError
 from cxrscale.store import pixels
 from cxrscale.store.contracts import INDEX, QUARANTINE
 from cxrscale.store.quarantine import check_fraction, check_unreadable
-from cxrscale.store.settings import Accepted, BaseSettings
+from cxrscale.store.settings import BaseSettings
 from cxrscale.store.shards import downscale_shard, index_shards, ingest_shard
 
 SETTINGS = BaseSettings(24, "stretch", "bilinear", 90, least_levels=2, least_side_px=20)

@@ -13,8 +13,9 @@ from cxrscale.common.errors import StudyError
 from cxrscale.common.places import SHARED_FOLDERS
 from cxrscale.train.settings import RunSettings, TrainingSettings
 from cxrscale.workflow import config_page, settings_files
-from cxrscale.workflow.config import RENAMED, StudyConfig, load, timm_model_names
+from cxrscale.workflow.config import StudyConfig, load, timm_model_names
 from cxrscale.workflow.layout import Layout
+from cxrscale.workflow.validation import RENAMED
 
 ROOT = Path(__file__).parents[3]
 
