@@ -10,7 +10,7 @@ MOVES times, and a GPU that reaches EFFICIENCY of the slower of the two limits. 
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="native .jpg files below this folder, instead of drawn ones")
     given = parser.parse_args()
     study = StudyConfig()
-    study = study.model_copy(update={"seeds": list(range(given.seeds))})
+    study = replace(study, seeds=list(range(given.seeds)))
     sizes = study.resolutions_px
     size_bytes = stored_bytes(sizes, 4 if given.quick else 16, given.pictures)
     work = {m.name: work_of_an_image(m.name) for m in study.models}

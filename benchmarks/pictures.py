@@ -56,7 +56,7 @@ def plain_files(folder: Path, count: int, size_px: int, distinct: int = 8) -> li
 def _drawn(rows_px: int, columns_px: int) -> Iterator[np.ndarray]:
     import cv2
 
-    settings = SyntheticSettings(2, rows_px, columns_px, 0, planted={"Fracture": Planted("line", 0.004, 0.2)})
+    settings = SyntheticSettings(2, rows_px, columns_px, seed=0, planted={"Fracture": Planted("line", 0.004, 0.2)})
     number = 0
     while True:
         pixels = cv2.GaussianBlur(draw(False, {"Fracture": True}, settings, number)[0], (0, 0), 0.8)

@@ -136,11 +136,11 @@ class Ours:
 
     def __init__(self, job: Job) -> None:
         auto = RunSettings(
-            micro_batch_images=None,
+            micro_batch_images="auto",
             workers=job.workers,
-            activation_checkpointing=None,
+            activation_checkpointing="auto",
             compile=job.compile,
-            channels_last=None,
+            channels_last="auto",
         )
         self.loop = Loop(job, auto)
         micro = self.loop.training.micro

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_costs_grow_as_documented(benchmark_module):
     train, store = names.index("train"), names.index("store")
     assert large[train].gpu_hours == pytest.approx(2 * small[train].gpu_hours)
     assert large[store].disk_gb == pytest.approx(2 * small[store].disk_gb)
-    several = costs.stages(study.model_copy(update={"seeds": [0, 1, 2]}), 1_000, sizes, work)
+    several = costs.stages(replace(study, seeds=[0, 1, 2]), 1_000, sizes, work)
     assert several[train].gpu_hours == pytest.approx(3 * small[train].gpu_hours)
     assert several[store] == small[store]
     assert small[-1].steps == sum(s.steps for s in small[:-1])

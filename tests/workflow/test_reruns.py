@@ -541,6 +541,7 @@ def test_stopped_training_goes_on_to_the_same_weights(finished: Path, tmp_path: 
             "folder": tmp_path / name, "log": tmp_path / f"{name}.log", "code": "x", "model": "test_resnet",
             "resolution-px": 48, "seed": 0, "settings": json.dumps(settings), "accelerator": "cpu",
             "targets": finished / "results/tiny/targets/fold0.parquet", "index": store / "base/index.parquet",
+            "run": json.dumps({"workers": 0}),
         }  # fmt: skip
         script = str(finished / "workflow/scripts/train.py")
         return [sys.executable, script, *(part for key, value in given.items() for part in (f"--{key}", str(value)))]

@@ -18,7 +18,7 @@ from cxrscale.common import atomic
 from cxrscale.common.errors import StudyError
 from cxrscale.store.reader import StoreReader
 from cxrscale.train.augmentation import normalise
-from cxrscale.train.loader import decoded_batches
+from cxrscale.train.loader import decoded_batches, to_float
 from cxrscale.train.models import build_model
 
 RECORD = "learner.json"
@@ -107,8 +107,3 @@ class Learner:
     def prediction_batch(self) -> int:
         """Images that are predicted at once: 1 at 2048 px, 64 at 256 px."""
         return min(max(2**22 // self.resolution_px**2, 1), 256)
-
-
-def to_float(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 (image, 1, height_px, width_px) on the host -> float32 in [0, 1] on the device."""
-    return pixels.to(device, non_blocking=True).to(torch.float32).div_(255)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from cxrscale.common.errors import StudyError
 from cxrscale.data.contracts import TARGETS
 from cxrscale.store.reader import StoreReader
-from cxrscale.train.augmentation import Augmentation, image_keys, warp_normalised
+from cxrscale.train.augmentation import Augmentation, augment, image_keys, normalise, warp_normalised
 
 __all__ = [
     "Augmentation",
@@ -145,6 +145,31 @@ def labelled_batches(
     for rows, pixels in zip(batches, loaded, strict=True):
         at = np.searchsorted(examples.rows, rows)
         yield pixels, examples.target[at], examples.mask[at]
+
+
+def augmented_batches(
+    store: StoreReader,
+    batches: Sequence[np.ndarray],
+    keys: Sequence[np.ndarray],
+    how: Augmentation,
+    workers: int,
+    device: torch.device,
+) -> Iterator[torch.Tensor]:
+    """Augmented, normalised batches on the device, float32 (image, 1, height_px, width_px).
+
+    batches, workers: as `decoded_batches` takes them. keys: uint64 (image,) of each batch, by which its images are
+    augmented. The workers augment for a CPU; a GPU does it itself.
+    """
+    if device.type == "cpu":
+        yield from decoded_batches(store, batches, workers, augmentation=how)
+        return
+    for pixels, key in zip(decoded_batches(store, batches, workers, pin_memory=True), keys, strict=True):
+        yield normalise(augment(to_float(pixels, device), key, how), how.mean, how.standard_deviation)
+
+
+def to_float(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 (image, 1, height_px, width_px) on the host -> float32 in [0, 1] on the device."""
+    return pixels.to(device, non_blocking=True).to(torch.float32).div_(255)
 
 
 def decoded_batches(

@@ -14,9 +14,14 @@ import torch
 from torch import nn
 
 from cxrscale.common.errors import StudyError
-from cxrscale.train.settings import Auto
+from cxrscale.train.loader import share_of_rank
+from cxrscale.train.settings import Auto, RunSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)
+
+
+#: Images that a CPU computes at once, unless told otherwise.
+CPU_MICRO_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,30 @@ def possible_ways(share: int, unit: int, most: int, activation_checkpointing: bo
     sizes = [n for n in range(unit, min(share, most) + 1, unit) if share % n == 0] or [unit]
     choices = [False, True] if activation_checkpointing == "auto" else [bool(activation_checkpointing)]
     return [Way(size, again) for again in choices for size in reversed(sizes)]
+
+
+def unit_of(settings: TrainingSettings) -> int:
+    """A micro-batch is a multiple of this many images."""
+    return settings.norm_group_images if settings.normalisation == "groups" else 1
+
+
+def ways_of(settings: TrainingSettings, run: RunSettings, processes: int, device: torch.device) -> list[Way]:
+    """The ways to compute a batch with these settings, best first. processes: that share it.
+
+    Raises StudyError if synchronised statistics cannot be taken over equal shares.
+    """
+    again, unit = run.activation_checkpointing, unit_of(settings)
+    share = len(share_of_rank(settings.batch_images, settings.batch_images, 0, processes, unit))
+    if settings.normalisation == "synchronised":
+        if settings.batch_images % processes:
+            raise StudyError("training.normalisation: synchronised needs batch_images to be a multiple of gpus.")
+        return possible_ways(share, share, share, again)
+    most = share if device.type == "cuda" else CPU_MICRO_BATCH
+    if run.micro_batch_images != "auto":
+        most = run.micro_batch_images
+    if settings.normalisation == "per_micro_batch":
+        return possible_ways(most, most, most, again)
+    return possible_ways(share, unit, most, again)
 
 
 class MicroBatch:

@@ -57,6 +57,25 @@ class TrainingState:
     interruptions: int = 0
     micro_batch: Any = None  # what `MicroBatch` found
 
+    def end_epoch(
+        self, updates: int, batch_images: int, validation_loss: float, validation_auroc: float, learning_rate: float
+    ) -> dict[str, Any]:
+        """Add the epoch's row to the history, and return it. updates: of the epoch, of so many images each."""
+        row = {
+            "epoch": self.epoch + 1,
+            "train_loss": self.loss_sum / updates,
+            "validation_loss": validation_loss,
+            "validation_auroc": validation_auroc,
+            "learning_rate": learning_rate,
+            "seconds": self.epoch_s,
+            "images_per_second": updates * batch_images / self.epoch_s,
+            "loader_wait_fraction": self.epoch_wait_s / self.epoch_s,
+        }
+        self.history = (*self.history, row)
+        self.seconds, self.wait_s = self.seconds + self.epoch_s, self.wait_s + self.epoch_wait_s
+        self.epoch, self.update, self.loss_sum, self.epoch_s, self.epoch_wait_s = self.epoch + 1, 0, 0.0, 0.0, 0.0
+        return row
+
     @property
     def validation_auroc(self) -> list[float]:
         return [row["validation_auroc"] for row in self.history]

@@ -2,9 +2,7 @@
 
 Same images in the same order, same number of updates, same effective batch, augmentation drawn by (seed, epoch,
 image) in relative units, normalisation over fixed groups of images. A training that is stopped at any moment goes on
-from cxrscale.train.settings import RunSettings, TrainingSettings
-from cxrscale.train.settings import RunSettings, TrainingSettings
-from its last checkpoint to the same result. How it runs (micro-batch, processes, recomputed activations) changes its
+from its last checkpoint to the same result. How it runs (micro-batch, processes, activation checkpointing) changes its
 result by rounding alone.
 """
 
@@ -28,12 +26,12 @@ from cxrscale.common.provenance import digest
 from cxrscale.data.contracts import TARGETS
 from cxrscale.store.reader import StoreReader
 from cxrscale.train import checkpoint
-from cxrscale.train.augmentation import Augmentation, augment, normalise
+from cxrscale.train.augmentation import Augmentation
 from cxrscale.train.distributed import Processes
 from cxrscale.train.interruption import Interrupted, StopRequest
-from cxrscale.train.learner import Learner, to_float
-from cxrscale.train.loader import decoded_batches, epoch_order, select_examples, share_of_rank
-from cxrscale.train.micro_batch import MicroBatch, Way, possible_ways
+from cxrscale.train.learner import Learner
+from cxrscale.train.loader import augmented_batches, epoch_order, select_examples, share_of_rank
+from cxrscale.train.micro_batch import MicroBatch, unit_of, ways_of
 from cxrscale.train.models import build_model
 from cxrscale.train.normalisation import discard_statistics, holding_statistics, set_normalisation, step_statistics
 from cxrscale.train.optimisation import (
@@ -58,10 +56,6 @@ from cxrscale.train.record import (
 from cxrscale.train.settings import RunSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)
-
-
-#: Images that a CPU computes at once, unless told otherwise.
-CPU_MICRO_BATCH = 16
 
 
 class _TooLarge(Exception):  # noqa: N818
@@ -159,9 +153,8 @@ class Training:
         model = build_model(model_name, len(self.learner.findings), seed, weights)
         model = set_normalisation(model, settings.normalisation, settings.norm_group_images, processes.world)
         self.model = model.to(self.device)
-        self.micro = MicroBatch(
-            self.model, self.device, self._ways(), run.channels_last, self._try_pass, f"{resolution_px} px"
-        )
+        ways, what = ways_of(settings, run, processes.world, self.device), f"{resolution_px} px"
+        self.micro = MicroBatch(self.model, self.device, ways, run.channels_last, self._try_pass, what)
         self.parameters = list(self.model.parameters())
         self.optimiser = make_optimiser(self.model, settings)
         self.ema = WeightEma(self.model, settings.ema_decay) if settings.ema_decay else None
@@ -208,25 +201,6 @@ class Training:
             "state": asdict(self.state) | {"micro_batch": self.micro.found},
         }
         checkpoint.save(self.path, content)
-
-    def _ways(self) -> list[Way]:
-        settings, run, world = self.settings, self.run, self.processes.world
-        share = len(share_of_rank(settings.batch_images, settings.batch_images, 0, world, self._unit))
-        if settings.normalisation == "synchronised":
-            if settings.batch_images % world:
-                raise StudyError("training.normalisation: synchronised needs batch_images to be a multiple of gpus.")
-            return possible_ways(share, share, share, run.activation_checkpointing)
-        most = share if self.device.type == "cuda" else CPU_MICRO_BATCH
-        if run.micro_batch_images != "auto":
-            most = run.micro_batch_images
-        if settings.normalisation == "per_micro_batch":
-            return possible_ways(most, most, most, run.activation_checkpointing)
-        return possible_ways(share, self._unit, most, run.activation_checkpointing)
-
-    @property
-    def _unit(self) -> int:
-        """A micro-batch is a multiple of this many images."""
-        return self.settings.norm_group_images if self.settings.normalisation == "groups" else 1
 
     def _try_pass(self, micro: int) -> None:
         """A forward and backward pass of pictures of noise; of the model only gradients change."""
@@ -309,7 +283,7 @@ class Training:
         it as micro-batches on the device, each with its examples. Micro-batches must be taken before the next batch.
         """
         batch, processes = self.settings.batch_images, self.processes
-        mine = share_of_rank(len(order), batch, processes.rank, processes.world, self._unit)
+        mine = share_of_rank(len(order), batch, processes.rank, processes.world, unit_of(self.settings))
         shares = [mine[mine // batch == number] for number in range(len(order) // batch)]
         micro = [
             [share[i : i + self.micro.images] for i in range(0, len(share), self.micro.images)] for share in shares
@@ -320,23 +294,16 @@ class Training:
             yield at, ((next(loaded), self.place[order[part]]) for part in parts)
 
     def _loaded(self, parts: list[np.ndarray]) -> Iterator[torch.Tensor]:
-        """Augmented, normalised pictures on the device, one micro-batch at a time; counts the wait for the loader.
-
-        The workers augment for a CPU; a GPU does it itself.
-        """
-        settings, on_cpu = self.settings, self.device.type == "cpu"
+        """Augmented, normalised pictures on the device, one micro-batch at a time; counts the wait for the loader."""
+        settings, learner = self.settings, self.learner
         how = Augmentation(
-            self.seed, self.state.epoch, settings.flip_probability, settings.rotation_degrees, self.learner.mean,
-            self.learner.standard_deviation,
+            self.seed, self.state.epoch, settings.flip_probability, settings.rotation_degrees, learner.mean,
+            learner.standard_deviation,
         )  # fmt: skip
+        keys = [self.train.keys[self.place[rows]] for rows in parts]
         clock = time.monotonic()
-        loaded = decoded_batches(self.store, parts, self.run.workers, not on_cpu, how if on_cpu else None)
-        for rows, pixels in zip(parts, loaded, strict=True):
+        for x in augmented_batches(self.store, parts, keys, how, self.run.workers, self.device):
             self.state.epoch_wait_s += time.monotonic() - clock
-            x = pixels
-            if not on_cpu:
-                x = augment(to_float(pixels, self.device), self.train.keys[self.place[rows]], how)
-                x = normalise(x, how.mean, how.standard_deviation)
             yield x.to(memory_format=self.micro.memory_format)
             clock = time.monotonic()
 
@@ -409,20 +376,9 @@ class Training:
         )
         state.epoch_s += time.monotonic() - clock
         state.peak_memory_mb = max(state.peak_memory_mb, peak_memory_mb(self.device))
-        row = {
-            "epoch": state.epoch + 1,
-            "train_loss": state.loss_sum / self.updates_per_epoch,
-            "validation_loss": float(validation_loss),
-            "validation_auroc": score,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
-            "seconds": state.epoch_s,
-            "images_per_second": self.updates_per_epoch * settings.batch_images / state.epoch_s,
-            "loader_wait_fraction": state.epoch_wait_s / state.epoch_s,
-        }
-        state.history = (*state.history, row)
-        state.seconds, state.wait_s = state.seconds + state.epoch_s, state.wait_s + state.epoch_wait_s
         self._add_energy()
-        state.epoch, state.update, state.loss_sum, state.epoch_s, state.epoch_wait_s = state.epoch + 1, 0, 0.0, 0.0, 0.0
+        rate = self.optimiser.param_groups[0]["lr"]
+        row = state.end_epoch(self.updates_per_epoch, settings.batch_images, float(validation_loss), score, rate)
         self.save()
         self.saved_at = time.monotonic()
         logger.info(

@@ -38,7 +38,7 @@ def command(small_store, tmp_path):
             "folder": folder, "log": f"{folder}.log", "code": "x", "model": "test_resnet", "resolution-px": 32,
             "seed": 0, "settings": json.dumps(SETTINGS | {"epochs": epochs}), "accelerator": "cpu",
             "targets": tmp_path / "targets.parquet", "index": small_store.folder / "index.parquet",
-            "processes": processes, "threads": processes,
+            "processes": processes, "threads": processes, "run": json.dumps({"workers": 0}),
         }  # fmt: skip
         script = str(ROOT / "workflow/scripts/train.py")
         arguments = [part for key, value in given.items() for part in (f"--{key}", str(value))]

@@ -30,7 +30,7 @@ def test_micro_batches_are_whole_groups_that_divide_the_share_the_largest_first(
     assert possible_ways(48, 8, 48, False) == [Way(n, False) for n in (48, 24, 16, 8)]
     assert possible_ways(48, 8, 20, True) == [Way(n, True) for n in (16, 8)]
     assert possible_ways(4, 8, 64, False) == [Way(8, False)]  # a share smaller than a group is one part
-    assert possible_ways(16, 8, 16, None) == WAYS
+    assert possible_ways(16, 8, 16, "auto") == WAYS
 
 
 def test_the_first_way_that_fits_is_taken_and_not_tried_again(micro):
@@ -76,17 +76,17 @@ def test_after_an_update_that_did_not_fit_the_next_way_is_taken(micro):
 @pytest.mark.parametrize(("seconds", "faster"), [((1.0, 2.0), True), ((2.0, 1.0), False)])
 def test_the_faster_memory_format_is_taken_if_none_is_asked_for(micro, seconds, faster):
     """The first pass of each is not counted."""
-    chosen, _ = micro(Way(16, False), channels_last=None, seconds=seconds)
+    chosen, _ = micro(Way(16, False), channels_last="auto", seconds=seconds)
     chosen.choose()
     assert chosen.found["channels_last"] == faster
     convolutions = [m.weight for m in chosen.model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert convolutions[1].is_contiguous(memory_format=torch.channels_last) == faster
-    again, _ = micro(channels_last=None)
+    again, _ = micro(channels_last="auto")
     again.choose(chosen.found)
     assert (again.memory_format == torch.channels_last) == faster
 
 
-def test_a_model_that_cannot_recompute_says_so():
+def test_a_model_that_cannot_checkpoint_activations_says_so():
     def build(activation_checkpointing):
         ways = possible_ways(8, 8, 8, activation_checkpointing)
         return MicroBatch(nn.Sequential(nn.Conv2d(1, 1, 1)), torch.device("cpu"), ways, True, lambda n: None, "32 px")
@@ -94,6 +94,6 @@ def test_a_model_that_cannot_recompute_says_so():
     build(False).choose()
     with pytest.raises(
         StudyError,
-        match=r"training.activation_checkpointing: Sequential cannot activation_checkpointing its activations. Choose",
+        match=r"training.activation_checkpointing: Sequential cannot compute its activations again. Choose",
     ):
         build(True).choose()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from cxrscale.common.errors import StudyError
 from cxrscale.train import training
 from cxrscale.train.distributed import Processes
-from cxrscale.train.interruption import INTERRUPTED_STATUS, Interrupted, run_as_job
+from cxrscale.train.interruption import INTERRUPTED_STATUS, Interrupted, StopRequest, run_as_job
 from cxrscale.train.learner import Learner
 from cxrscale.train.loader import select_examples
 from cxrscale.train.models import build_model
@@ -30,6 +30,7 @@ SETTINGS = TrainingSettings(
     epochs=2, batch_images=8, norm_group_images=4, optimiser="adam", learning_rate=2e-3, weight_decay=0.0,
     schedule="cosine", flip_probability=0.5, rotation_degrees=15.0, mean=0.4, standard_deviation=0.2,
 )  # fmt: skip
+RUN = RunSettings(micro_batch_images=8, activation_checkpointing=False, channels_last=True, workers=0)
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
 
@@ -42,9 +43,8 @@ def train(small_store, reader):
             "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
             "processes": ALONE,
         }  # fmt: skip
-        how = {"micro_batch_images": 8, "workers": 0, "activation_checkpointing": False, "channels_last": True}
-        how |= {k: changed.pop(k) for k in list(changed) if k in RunSettings.__dataclass_fields__}
-        train_learner(**(arguments | {"run": RunSettings(**how)} | changed))
+        how = {k: changed.pop(k) for k in list(changed) if k in RunSettings.__dataclass_fields__}
+        train_learner(**(arguments | {"run": replace(RUN, **how)} | changed))
 
     return run
 
@@ -90,7 +90,7 @@ def undisturbed(small_store, tmp_path_factory):
     train_learner(
         folder=folder, model_name="test_resnet", resolution_px=32, seed=1, settings=SETTINGS,
         targets=small_store.targets, store=StoreReader(small_store.folder), weights=None, inputs_digest="inputs",
-        run=RunSettings(), processes=ALONE,
+        run=RUN, processes=ALONE,
     )  # fmt: skip
     return folder
 
@@ -334,8 +334,8 @@ def test_too_few_images_are_refused(train, tmp_path, small_store):
 
 
 def test_a_loss_that_is_not_finite_names_epoch_and_images(train, tmp_path, monkeypatch):
-    original = training.decoded_batches
-    monkeypatch.setattr(training, "decoded_batches", lambda *a, **k: (x * float("nan") for x in original(*a, **k)))
+    original = training.augmented_batches
+    monkeypatch.setattr(training, "augmented_batches", lambda *a, **k: (x * float("nan") for x in original(*a, **k)))
     with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1; .*Images of the batch: image\d\d, "):
         train(tmp_path)
 
@@ -382,10 +382,10 @@ def test_an_update_that_runs_out_of_memory_is_done_again_in_smaller_parts(train,
     assert json.loads((tmp_path / "short/cost.json").read_text())["micro_batch_images"] == 4
 
 
-def test_a_group_that_does_not_fit_even_with_recomputing_ends_the_training(train, tmp_path, monkeypatch, caplog):
+def test_a_group_that_does_not_fit_even_with_checkpointing_ends_the_training(train, tmp_path, monkeypatch, caplog):
     short_of_memory(monkeypatch, 3)
     with pytest.raises(StudyError, match="not even 4 images of 32 px fit into the memory of cpu"):
-        train(tmp_path, micro_batch_images=8, activation_checkpointing=None)
+        train(tmp_path, micro_batch_images=8, activation_checkpointing="auto")
     assert [m for m in caplog.messages if "out of memory" in m] == [
         f"cpu: out of memory with {n} images at once" for n in (8, 4, 8, 4)
     ]
@@ -419,12 +419,13 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from cxrscale.train import training
+from cxrscale.train.interruption import run_as_job
 arguments, folder = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
 
 def attempt(name, after_s=None, how=None):
     child = os.fork()
     if not child:
-        training.run_as_job(lambda: training.train_learner(folder=folder / name, **arguments))
+        run_as_job(lambda: training.train_learner(folder=folder / name, **arguments))
         os._exit(0)
     if how is not None:
         time.sleep(after_s)
@@ -448,7 +449,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(small_store
     arguments = {
         "model_name": "test_resnet", "resolution_px": 32, "seed": 1, "settings": replace(SETTINGS, epochs=30),
         "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
-        "processes": ALONE, "run": RunSettings(checkpoint_s=0.0),
+        "processes": ALONE, "run": replace(RUN, checkpoint_s=0),
     }  # fmt: skip
     (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
     moments = str(np.random.default_rng().integers(2**31))
@@ -474,7 +475,7 @@ def test_an_interruption_ends_the_process_with_its_own_status():
 
 def test_signals_are_as_before_afterwards():
     before = signal.getsignal(signal.SIGTERM)
-    with training.StopRequest() as stop:
+    with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert stop.signal == signal.SIGUSR1
     assert signal.getsignal(signal.SIGTERM) is before
