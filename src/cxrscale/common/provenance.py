@@ -6,7 +6,8 @@ others. The digest is taken of the parsed code, so comments, docstrings, blank l
 and of the parse tree's meaning rather than of its printed form, so neither is the version of Python. Words for readers
 are no part of it either: what the columns of a table mean (`WORDS`), strings that stand alone, as below a setting, and
 the range of a setting (`Annotated`). Of a module of declarations (`DECLARATIONS`) only what is imported by name counts,
-with what it is made of: a new table of one stage reruns no other.
+with what it is made of, and of settings only those that the code reads: a new table of one stage reruns no other, and a
+new setting reruns nothing.
 
 Known limits, kept harmless by convention: a module chosen by name at run time is not seen (such rules name it, see
 `code_digest(modules=...)`), nor is a file that is no Python (`files=...` for templates).
@@ -18,7 +19,7 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cxrscale
 from cxrscale.common.errors import StudyError
@@ -70,24 +71,32 @@ def code_digest(script: str | Path, modules: Iterable[str] = (), files: Iterable
     files: files that are read, not imported (templates, style sheets); these count byte by byte.
     Returns sixteen hex digits. Raises StudyError if a named module does not exist, SyntaxError if one cannot be parsed.
     """
-    found: dict[str, str] = {}
-    waiting = sorted({*_imports(Path(script)), *modules})
     for name in modules:
         if _module_file(name) is None:
             raise StudyError(f"there is no module {name} in {SOURCE_ROOT}")
+    script = Path(script)
+    found: dict[str, str] = {}
+    declared: set[str] = set()
+    used = set(_read_code(script).attributes)
+    waiting = sorted({*_imports(script), *modules})
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in found or name in declared:
             continue
-        path, declared = _module_file(name), _declaration(name)
-        if declared is not None:
-            found[name], imports = _read_declaration(*declared)
-            waiting += imports
+        path, declaration = _module_file(name), _declaration(name)
+        if declaration is not None:
+            declared.add(name)
+            waiting += _read_declaration(*declaration)[1]
         elif path is not None:
-            found[name] = canonical_code(path)
-            waiting += _imports(path)
+            code = _read_code(path)
+            found[name] = code.digest
+            used |= code.attributes
+            waiting += code.imports
+    for name in declared:
+        path, member = _declaration(name) or (Path(), "")
+        found[name] = _read_declaration(path, member, frozenset(used))[0]
     read = {Path(f).name: file_digest(f) for f in files}
-    return digest({"script": canonical_code(Path(script)), "modules": found, "files": read})
+    return digest({"script": canonical_code(script), "modules": found, "files": read})
 
 
 def _module_file(name: str) -> Path | None:
@@ -108,25 +117,35 @@ def _declaration(name: str) -> tuple[Path, str] | None:
 def _imports(path: Path) -> frozenset[str]:
     """Dotted names of the package's modules that a file imports, anywhere in it, with the packages they lie in; of
     modules of declarations the names within them."""
-    return _read_code(path)[1]
+    return _read_code(path).imports
 
 
 def canonical_code(path: Path) -> str:
     """The digest of a file's code without comments, docstrings and layout, the same on every version of Python."""
-    return _read_code(path)[0]
+    return _read_code(path).digest
 
 
-def _read_code(path: Path) -> tuple[str, frozenset[str]]:
+class _Code(NamedTuple):
+    """The digest of a file's code, what it imports, and the names of all attributes that it reads."""
+
+    digest: str
+    imports: frozenset[str]
+    attributes: frozenset[str]
+
+
+def _read_code(path: Path) -> _Code:
     stat = path.stat()
     return _parse_code(path, stat.st_mtime_ns, stat.st_size)
 
 
 @cache
-def _parse_code(path: Path, mtime_ns: int, size: int) -> tuple[str, frozenset[str]]:
-    """The digest of a file's code and what it imports; parsed once, since every start of a job needs all of them."""
+def _parse_code(path: Path, mtime_ns: int, size: int) -> _Code:
+    """Parsed once, since every start of a job needs all of them."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     imports = _imports_of(tree, path)
-    return hashlib.sha256(_canonical(_without_words(tree)).encode()).hexdigest(), imports
+    attributes = frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    code = hashlib.sha256(_canonical(_without_words(tree)).encode()).hexdigest()
+    return _Code(code, imports, attributes)
 
 
 def _imports_of(tree: ast.Module, path: Path) -> frozenset[str]:
@@ -157,9 +176,13 @@ def _known(names: set[str]) -> frozenset[str]:
     return frozenset(name for name in found if _module_file(name) is not None or _declaration(name) is not None)
 
 
-def _read_declaration(path: Path, member: str) -> tuple[str, frozenset[str]]:
+def _read_declaration(path: Path, member: str, used: frozenset[str] = frozenset()) -> tuple[str, frozenset[str]]:
     """The digest of one name of a module of declarations, with the names of the module that it is made of, and the
-    modules of the package that these import."""
+    modules of the package that these import.
+
+    used: attributes that the code reads. Of a class of settings only these fields count: a setting that comes later
+    changes nothing before some code reads it.
+    """
     stat = path.stat()
     tree, imported = _parse_declarations(path, stat.st_mtime_ns, stat.st_size)
     parts: dict[str, str] = {}
@@ -172,9 +195,19 @@ def _read_declaration(path: Path, member: str) -> tuple[str, frozenset[str]]:
         if name in parts or name not in tree:
             continue
         statements = [_without_words(statement) for statement in tree[name]]
+        if path.stem == "settings":
+            statements = [_only_used(statement, used) for statement in statements]
         parts[name] = _canonical(statements)
         waiting += [n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)]
     return digest(parts), _known(imports)
+
+
+def _only_used(statement: ast.stmt, used: frozenset[str]) -> ast.stmt:
+    """A class without the fields that no code reads."""
+    if not isinstance(statement, ast.ClassDef):
+        return statement
+    kept = [s for s in statement.body if not isinstance(s, ast.AnnAssign) or getattr(s.target, "id", "") in used]
+    return ast.ClassDef(**{**dict(ast.iter_fields(statement)), "body": kept})
 
 
 @cache

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from cxrscale.common.devices import EnergyMeter
 from cxrscale.common.errors import StudyError
 from cxrscale.common.provenance import digest
+from cxrscale.common.settings import not_default
 from cxrscale.data.contracts import TARGETS
 from cxrscale.store.reader import StoreReader
 from cxrscale.train import checkpoint
@@ -93,7 +94,8 @@ def train_learner(
     }
     if settings.normalisation == "per_micro_batch":
         identity["micro_batch_images"] = run.micro_batch_images
-    name = digest(identity)
+    # A setting that comes later changes no learner that exists.
+    name = digest(identity | {"settings": not_default(settings)})
     folder.mkdir(parents=True, exist_ok=True)
     if processes.total(float(processes.first and checkpoint.restore(folder, name, OUTPUTS))):
         logger.info("this learner was trained before with the same settings, code and data; it was brought back.")

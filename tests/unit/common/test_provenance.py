@@ -190,3 +190,73 @@ def test_importing_is_light(module):
     program = f"import sys, {module}; print(sorted({{'torch', 'timm', 'torchvision'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+DECLARED = """from typing import Annotated
+from cxrscale.common.tables import Column, Table
+WHO = (Column("id", "text", "who"),)
+A = Table(name="a", file="a.csv", row="a row", columns=(*WHO, Column("x", "int8", f"a {WHO} number", null="none")))
+B = Table(name="b", file="b.csv", row="b", columns=(Column("y", "int8", "flag"),))
+"""
+SETTINGS = """from typing import Annotated
+from dataclasses import dataclass
+@dataclass
+class Settings:
+    \"\"\"What matters.\"\"\"
+    epochs: Annotated[int, Range(ge=1)] = 3
+    \"\"\"how long\"\"\"
+    def check(self): return self.epochs > 0
+class Other: pass
+"""
+
+
+@pytest.fixture
+def declared(tree):
+    """The script reads table A and a setting."""
+    put(tree / "src/cxrscale/contracts.py", DECLARED)
+    put(tree / "src/cxrscale/settings.py", SETTINGS)
+    imports = "from cxrscale.contracts import A\nfrom cxrscale.settings import Settings\n"
+    put(tree / "script.py", imports + SCRIPT + "print(Settings().epochs)\n")
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("contracts", '"who"', '"whoever"'),
+        ("contracts", '"a row"', '"a line"'),
+        ("contracts", "a {WHO} number", "a {B} figure"),
+        ("contracts", 'null="none"', 'null="unknown"'),
+        ("contracts", 'row="a row"', 'row="a row", shown=True'),
+        ("contracts", 'Column("y", "int8"', 'Column("y", "int32"'),  # another table
+        ("settings", '"""how long"""', '"""how many"""'),
+        ("settings", "Range(ge=1)", "Range(ge=2, le=9)"),
+        ("settings", "    def check", "    newer: int = 7\n    def check"),  # no code reads it
+        ("settings", "class Other: pass", "class Other:\n    x: int = 1"),
+    ],
+)
+def test_words_ranges_and_what_is_not_imported_do_not_count(declared, file, old, new):
+    before, path = code(declared), declared / f"src/cxrscale/{file}.py"
+    assert old in path.read_text()
+    put(path, path.read_text().replace(old, new))
+    assert code(declared) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("contracts", '"id", "text"', '"id", "int64"'),
+        ("contracts", 'Column("x"', 'Column("z"'),
+        ("contracts", ', null="none"', ""),
+        ("contracts", '"a.csv"', '"c.csv"'),
+        ("settings", " = 3", " = 4"),
+        ("settings", "self.epochs > 0", "self.epochs > 1"),
+        ("settings", "    def check", "    answer: int = 7\n    def check"),  # the code reads an attribute so called
+    ],
+)
+def test_names_types_keys_and_defaults_count(declared, file, old, new):
+    put(declared / "script.py", (declared / "script.py").read_text() + "print(json.answer)\n")
+    before, path = code(declared), declared / f"src/cxrscale/{file}.py"
+    assert old in path.read_text()
+    put(path, path.read_text().replace(old, new))
+    assert code(declared) != before
