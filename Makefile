@@ -2,6 +2,7 @@
 # make truth  the truth test: two larger synthetic studies, then pass or fail for each claim; an hour on 2 cores
 # make test   installs and runs the tests
 # make test-cluster   the tests on a real SLURM, brought up on this Debian machine and taken down again; needs root
+# make bench  installs what the benchmarks need and runs them all, quickly: one table
 # make lint   formatting, types and workflow checks
 PYTHON ?= python3
 # Relative, since make splits a path at its blanks.
@@ -9,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 export PYTHONNOUSERSITE := 1
 
-.PHONY: install demo truth test test-cluster lint format clean
+.PHONY: install demo truth test test-cluster bench docs lint format clean
 
 install: $(INSTALLED)
 
@@ -31,10 +32,19 @@ truth: $(INSTALLED)
 	$(BIN)/python -m cxrscale.truth results/truth --data results/data/synthetic-truth --lossless results/truth-lossless
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-cluster: $(INSTALLED)
 	tests/cluster/slurm.sh run $(BIN)/python -m pytest -p no:cacheprovider tests/cluster
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/all.py --quick
+
+# Pages that are written from the code.
+docs: $(INSTALLED)
+	$(BIN)/python -m cxrscale.workflow.config_page
+	$(BIN)/python -m cxrscale.workflow.contracts_page > docs/contracts.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -21,9 +21,10 @@ from .conftest import PATIENCE_S, accounted, site
 
 PROFILE = "profiles/site"
 SMALL = ROOT / "tests/cluster/small.smk"
-DEMO = "config/demo.yaml"
-IMAGES = 3 * 900  # of the demo, about: before it is drawn nobody knows, and a tenth more is no minute more
-LEARNERS = "results/demo/learners/densenet121/32px"
+STUDY = "tests/cluster/study.yaml"
+IMAGES = 3 * 40  # of the study, about: before it is drawn nobody knows, and a tenth more is no minute more
+N_LEARNERS, N_SHARDS = 4, 4
+LEARNERS = "results/cluster/learners/test_resnet/32px"
 
 
 def command(*arguments: str, profile: str = PROFILE) -> list[str]:
@@ -49,9 +50,9 @@ def run(folder: Path, *arguments: str, profile: str = PROFILE) -> str:
 
 
 def disturb(folder: Path, learner: str, config: tuple[str, ...], act: Callable[[], object]) -> str:
-    """Have a learner of the demo trained, act once it has a checkpoint, and return what Snakemake said by its end."""
+    """Have a learner of the study trained, act once it has a checkpoint, and return what Snakemake said by its end."""
     with subprocess.Popen(
-        command(f"{learner}/weights.safetensors", "--configfile", DEMO, "--config", *config),
+        command(f"{learner}/weights.safetensors", "--configfile", STUDY, "--config", *config),
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as head:  # fmt: skip
         wait_until(lambda: head.poll() is not None or (folder / learner / "checkpoint.pt").is_file())
@@ -80,13 +81,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(checkout: Path, small_head: subprocess.Popen[str]) -> Ran:
-    """The demo after its run on SLURM, beside the jobs of small.smk.
+    """The study after its run on SLURM, beside the jobs of small.smk.
 
     On the way the head is killed with -9 while trainings run; they end by themselves before it is started again.
     """
     began = time.time()
-    study = ("--configfile", DEMO)
-    learners = checkout / "results/demo/learners"
+    study = ("--configfile", STUDY)
+    learners = checkout / "results/cluster/learners"
     with subprocess.Popen(command(*study), cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as head:
         wait_until(lambda: head.poll() is not None or "RUNNING" in running("rule_train"))
         assert head.poll() is None, head.communicate()[0]
@@ -115,7 +116,7 @@ def test_every_stage_is_a_job_with_what_it_asks_for(finished: Ran) -> None:
     asked = yaml.safe_load((folder / "profiles/slurm/config.yaml").read_text())["set-resources"]
     for rule in ("train", "predict", "erf", "cam", "localise"):
         found = [r for r in of_rule(records, rule) if r["State"] == "COMPLETED"]
-        assert len(found) >= 6, rule
+        assert len(found) >= N_LEARNERS, rule
         for record in found:
             resolution = re.search(r"_(\d+)_0_0$", record["Comment"])
             assert resolution, record
@@ -136,27 +137,27 @@ def test_short_steps_share_a_job(finished: Ran) -> None:
     records = finished.records
     assert not [r for r in records if re.fullmatch(r"rule_(ingest_shard|evaluate).*wildcards.*", r["Comment"])]
     (metrics,) = [r for r in records if r["Comment"] == "rule_metrics_evaluate"]
-    assert metrics["AllocCPUS"] == "6"
+    assert metrics["AllocCPUS"] == str(N_LEARNERS)
     (images,) = [r for r in records if r["Comment"].startswith("rule_images_")]
-    assert images["AllocCPUS"] == "4"
+    assert images["AllocCPUS"] == str(N_SHARDS)
 
 
 def test_killed_head_redoes_nothing_that_is_finished(finished: Ran) -> None:
     folder = finished.folder
     assert finished.redone == ()
-    assert (folder / "results/demo/report/report.html").is_file()
-    said = snakemake(folder, "-n", config=DEMO).stdout
+    assert (folder / "results/cluster/report/report.html").is_file()
+    said = snakemake(folder, "-n", config=STUDY).stdout
     assert "Nothing to be done" in said
     # Snakemake has no record of what ended without it, and would not see that its settings changed.
     more = ("--config", "training={epochs: 60}")
     unrecorded = re.search(r"Rules with missing metadata: (.+)", said)
     assert unrecorded
     assert "train" in unrecorded[1].split()
-    assert planned(folder, *more, config=DEMO).get("train", 0) < 6
-    touched = snakemake(folder, "--touch", "--forcerun", *unrecorded[1].split(), config=DEMO)
+    assert planned(folder, *more, config=STUDY).get("train", 0) < N_LEARNERS
+    touched = snakemake(folder, "--touch", "--forcerun", *unrecorded[1].split(), config=STUDY)
     assert touched.returncode == 0, touched.stdout
-    assert "missing metadata" not in snakemake(folder, "-n", config=DEMO).stdout
-    assert planned(folder, *more, config=DEMO)["train"] == 6
+    assert "missing metadata" not in snakemake(folder, "-n", config=STUDY).stdout
+    assert planned(folder, *more, config=STUDY)["train"] == N_LEARNERS
 
 
 @pytest.fixture(scope="session")
@@ -254,11 +255,11 @@ def test_cancelled_training_goes_on_from_its_checkpoint(finished: Ran) -> None:
     folder = finished.folder
     began = time.time()
     cancel = ["scancel", "--state=RUNNING", "--partition=test"]
-    config = ("training={epochs: 6}",)
+    config = ("training={epochs: 90}",)
     disturb(folder, f"{LEARNERS}/fold0-seed0", config, lambda: subprocess.run(cancel, check=True))
     states = [r["State"].split()[0] for r in of_rule(accounted(began), "train")]
     assert states == ["CANCELLED", "COMPLETED"]
-    log = (folder / "results/demo/logs/train/densenet121-32px-fold0-seed0.log").read_text()
+    log = (folder / "results/cluster/logs/train/test_resnet-32px-fold0-seed0.log").read_text()
     assert "going on from epoch" in log
 
 
@@ -266,7 +267,7 @@ def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(finished:
     """As a preemption does: SIGTERM, back into the queue under the same number, a start from the checkpoint."""
     folder = finished.folder
     learner = f"{LEARNERS}/fold0-seed7"
-    config = ("training={epochs: 3}", "seeds=[7]")
+    config = ("training={epochs: 80}", "seeds=[7]")
     jobs: list[str] = []
 
     def requeue() -> None:
@@ -281,10 +282,10 @@ def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(finished:
     records = of_rule(accounted(began), "train")
     assert [(r["JobIDRaw"], r["State"]) for r in records] == [(job, "REQUEUED"), (job, "COMPLETED")]
     assert "Trying to restart" not in said  # to Snakemake it was one job all along
-    assert "going on from epoch" in (folder / "results/demo/logs/train/densenet121-32px-fold0-seed7.log").read_text()
+    assert "going on from epoch" in (folder / "results/cluster/logs/train/test_resnet-32px-fold0-seed7.log").read_text()
     disturbed = (folder / learner / "weights.safetensors").read_bytes()
     shutil.rmtree(folder / learner)
-    undisturbed = snakemake(folder, f"{learner}/weights.safetensors", "--config", *config, config=DEMO)
+    undisturbed = snakemake(folder, f"{learner}/weights.safetensors", "--config", *config, config=STUDY)
     assert undisturbed.returncode == 0, undisturbed.stdout
     assert (folder / learner / "weights.safetensors").read_bytes() == disturbed
 
@@ -292,7 +293,7 @@ def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(finished:
 def test_training_on_two_nodes(finished: Ran) -> None:
     folder = finished.folder
     learner = f"{LEARNERS}/fold0-seed8"
-    config = ("--configfile", DEMO, "--config", "training={epochs: 1, nodes: 2, gpus: 2}", "seeds=[8]")
+    config = ("--configfile", STUDY, "--config", "training={epochs: 1, nodes: 2, gpus: 2}", "seeds=[8]")
     said = run(folder, f"{learner}/weights.safetensors", *config)
     assert json.loads((folder / learner / "cost.json").read_text())["devices"] == 4
     job = re.findall(r"with SLURM jobid (\d+)", said)[-1]

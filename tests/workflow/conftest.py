@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import timm
+from filelock import FileLock
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).parents[2]
@@ -101,12 +102,20 @@ def tables_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with the tiny study run to its end. Not to be changed: see `study`."""
-    folder = copy_checkout(tmp_path_factory.mktemp("finished"))
-    give_weights(folder)
-    result = snakemake(folder)
-    assert result.returncode == 0, result.stdout
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A checkout with the tiny study run to its end. Not to be changed: see `study`.
+
+    Where tests run in several processes, the first that needs it makes it for all.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "said").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            give_weights(copy_checkout(folder))
+            result = snakemake(folder)
+            assert result.returncode == 0, result.stdout
+            (folder / "said").write_text(result.stdout)
     return folder
 
 
