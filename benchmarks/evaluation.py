@@ -12,7 +12,7 @@ import numpy as np
 from measure import Result, arguments, report
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrscale.data.random_mimic import SPLITS, TRAIN_LABELS
+from cxrscale.data.random_mimic import SPLIT_COUNTS, TRAIN_LABELS
 from cxrscale.evaluate.auroc import weighted_auroc, weighted_average_precision
 from cxrscale.evaluate.bootstrap import patient_weights, replicate
 
@@ -26,7 +26,7 @@ STATISTICS = {
 def made_up(images: int, learners: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Patient (image,), target (finding, image) and float32 logits (finding, learner, image)."""
     rng = np.random.default_rng(0)
-    patients, studies, train_images = SPLITS["train"]
+    patients, studies, train_images = SPLIT_COUNTS["train"]
     size = rng.geometric(patients / train_images, images)  # of a patient, until there are enough images
     patient = np.repeat(np.arange(images), size)[:images]
     prevalence = np.array([positive / studies for positive, *_ in TRAIN_LABELS.values()])

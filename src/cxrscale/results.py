@@ -19,7 +19,7 @@ import pandas as pd
 from cxrscale.combine import contracts as _combine
 from cxrscale.common import atomic, notes, tables
 from cxrscale.common.errors import StudyError, nearest
-from cxrscale.common.places import BASE, LEARNER, LEARNER_KEY, STORES
+from cxrscale.common.places import BASE, LEARNER_FOLDER, LEARNER_KEY, STORES
 from cxrscale.common.tables import Table
 from cxrscale.data import contracts as _data
 from cxrscale.evaluate import contracts as _evaluate
@@ -35,7 +35,7 @@ TABLES: Mapping[str, Table] = {
     if isinstance(table, Table)
 }
 
-RECORD = "study.json"
+STUDY_RECORD = "study.json"
 
 
 def declared(name: str) -> Table:
@@ -73,7 +73,7 @@ class Study:
     @classmethod
     def open(cls, folder: str | Path) -> "Study":
         """The study whose results lie in a folder. Raises StudyError if there is none."""
-        path = Path(folder) / RECORD
+        path = Path(folder) / STUDY_RECORD
         try:
             return cls(folder, StudyRecord(**json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError) as error:
@@ -98,7 +98,7 @@ class Study:
 
     def files_of_learners(self, name: str) -> Iterator[tuple[tuple[Any, ...], Path]]:
         """(model, resolution_px, fold, seed) and the file of this name of every learner."""
-        for of, path in self._filled(f"{LEARNER}/{name}"):
+        for of, path in self._filled(f"{LEARNER_FOLDER}/{name}"):
             yield tuple(of.values()), path
 
     def parts(

@@ -17,15 +17,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrscale.combine.contracts import CONTROL, GAINS, PRIMARY, SCALE_WEIGHTS
-from cxrscale.common import tables
-from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES, CHOSEN, MEAN
-from cxrscale.evaluate.contracts import AUROC, BETTER_BELOW, CONFIRMATORY, DIFFERENCES, EQUIVALENT, NEEDS, SUFFICIENT
-from cxrscale.explain.contracts import FIELDS, LOCALISATION
+from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES, MEAN
+from cxrscale.evaluate.contracts import BETTER_BELOW, EQUIVALENT, NEEDS
+from cxrscale.results import Study
 
 STRIPES = ("grating", "line")
 COARSE = ("heart", "effusion")
-#: Of the side: how far apart the two places of the pattern "relation" are, on average (`datasets.synthetic`).
+#: Of the side: how far apart the two places of the pattern "relation" are, on average (`data.synthetic`).
 RELATION_DISTANCE = math.hypot(0.48, 0.62)
 
 
@@ -40,22 +38,17 @@ class Claim:
     holds: bool
 
 
-class Study:
-    """The tables of a finished study; `data` is the folder of its synthetic data set."""
+class Found:
+    """What a finished study found, beside what was planted in its synthetic data set, whose folder is `data`."""
 
     def __init__(self, folder: Path, data: Path, margin: float) -> None:
-        self.folder, self.margin = folder, margin
+        self.study, self.margin = Study.open(folder), margin
         self.planted = pd.read_csv(data / "planted.csv")
-        comparison, stacking = folder / "comparison", folder / "stacking"
-        self.levels = tables.read(AUROC, comparison / "auroc.csv")
-        differences = tables.read(DIFFERENCES, comparison / "differences.csv")
-        self.differences = differences[differences["kind"] == CONFIRMATORY]
-        self.sufficient = tables.read(SUFFICIENT, comparison / "sufficient.csv")
-        self.weights = tables.read(SCALE_WEIGHTS, stacking / "weights.csv")
-        gains = tables.read(GAINS, stacking / "gains.csv")
-        self.gains = gains[(gains["method"] == PRIMARY) & (gains["against"] == "best_single")]
-        control = tables.read(CONTROL, stacking / "control.csv")
-        self.control = control[(control["method"] == PRIMARY) & (control["control"] == CHOSEN)]
+        table = self.study.table
+        self.levels, self.sufficient, self.scale_weights = table("auroc"), table("sufficient"), table("scale_weights")
+        self.differences = table("differences").query("kind == @CONFIRMATORY")
+        self.gains = table("gains").query("method == @PRIMARY and against == 'best_single'")
+        self.control = table("control").query("method == @PRIMARY and control == @CHOSEN")
         self.models = list(dict.fromkeys(self.levels["model"]))
         self.resolutions_px = sorted(int(r) for r in set(self.levels["resolution_px"]))
         self.reference_px = int(self.sufficient["reference_px"].iloc[0])
@@ -80,17 +73,16 @@ class Study:
 
     def field_reach(self, model: str, finding: str, resolution_px: int) -> float:
         """Diameter with 95 % of a finding's effective receptive field, as a fraction of the side; mean of seeds."""
-        frames = self.of_learners(FIELDS, "erf.csv", model, resolution_px)
+        frames = self.of_learners("erf", model, resolution_px)
         radii = [
             float(f.loc[(f["state"] == "trained") & (f["finding"] == finding), "radius95_fraction"].iloc[0])
             for f in frames
         ]
         return 2 * sum(radii) / len(radii)
 
-    def of_learners(self, table: tables.Table, name: str, model: str, resolution_px: int) -> Iterator[pd.DataFrame]:
-        folder = self.folder / "learners" / model / f"{resolution_px}px"
-        for path in sorted(folder.glob(f"fold*-seed*/{name}")):
-            yield tables.read(table, path)
+    def of_learners(self, table: str, model: str, resolution_px: int) -> list[pd.DataFrame]:
+        """A table of each learner, by fold and seed."""
+        return [frame for _, frame in self.study.parts(table, model=model, resolution_px=resolution_px)]
 
 
 def verdicts_of(rows: pd.DataFrame) -> str:
@@ -105,7 +97,7 @@ def with_interval(row: pd.Series, column: str) -> str:
     return f"{row[column]:+.4f} ({row['lower']:+.4f} to {row['upper']:+.4f})"
 
 
-def scale_claims(study: Study, model: str) -> Iterator[Claim]:
+def scale_claims(study: Found, model: str) -> Iterator[Claim]:
     """Stripes need the resolution that can hold them, and no finer one; coarse findings need none."""
     for finding in study.findings(*STRIPES):
         rows, needed = study.against_reference(model, finding), study.needed_px(finding)
@@ -126,7 +118,7 @@ def scale_claims(study: Study, model: str) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def relation_claims(study: Study, model: str) -> Iterator[Claim]:
+def relation_claims(study: Found, model: str) -> Iterator[Claim]:
     """A relation of distant places is found better at low resolution, where the receptive field spans it."""
     smallest, reference = study.resolutions_px[0], study.reference_px
     for finding in study.findings("relation"):
@@ -145,7 +137,7 @@ def relation_claims(study: Study, model: str) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def chance_claims(study: Study, model: str) -> Iterator[Claim]:
+def chance_claims(study: Found, model: str) -> Iterator[Claim]:
     """A finding without signal stays at chance."""
     for finding in study.findings("none"):
         rows = study.levels[(study.levels["model"] == model) & (study.levels["finding"] == finding)]
@@ -157,9 +149,9 @@ def chance_claims(study: Study, model: str) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def weight_claims(study: Study, model: str) -> Iterator[Claim]:
+def weight_claims(study: Found, model: str) -> Iterator[Claim]:
     """Weights lie on the resolutions that hold the stripes."""
-    rows = study.weights[study.weights["ensemble"] == model]
+    rows = study.scale_weights[study.scale_weights["ensemble"] == model]
     for finding in study.findings(*STRIPES):
         needed = study.needed_px(finding)
         mean = rows[rows["finding"] == finding].groupby("resolution_px")["weight"].mean()
@@ -168,7 +160,7 @@ def weight_claims(study: Study, model: str) -> Iterator[Claim]:
         yield Claim("scale weights", f"{model}, {finding}", f"most at {needed} px and above", shown, share > 0.5)
 
 
-def stacking_claims(study: Study, model: str) -> Iterator[Claim]:
+def stacking_claims(study: Found, model: str) -> Iterator[Claim]:
     """The stack loses nothing that matters against the best single learner, and gains on average; where evidence lies
     at several scales it gains, and more than an ensemble of seeds does."""
     rows = study.gains[study.gains["ensemble"] == model].set_index("finding")
@@ -192,9 +184,9 @@ def stacking_claims(study: Study, model: str) -> Iterator[Claim]:
             yield Claim(claim, where, expected, with_interval(row, column), bool(row["lower"] > 0))
 
 
-def localisation_claims(study: Study, model: str) -> Iterator[Claim]:
+def localisation_claims(study: Found, model: str) -> Iterator[Claim]:
     """At the reference the maps' energy lies in the boxes more than an even map's would, for each learner."""
-    for number, frame in enumerate(study.of_learners(LOCALISATION, "localisation.csv", model, study.reference_px)):
+    for number, frame in enumerate(study.of_learners("localisation", model, study.reference_px)):
         row = frame[
             (frame["finding"] == ALL_FINDINGS) & (frame["size"] == ALL_SIZES) & (frame["measure"] == "energy")
         ].iloc[0]
@@ -206,7 +198,7 @@ def localisation_claims(study: Study, model: str) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def lossless_claims(study: Study, lossless: Study, model: str) -> Iterator[Claim]:
+def lossless_claims(study: Found, lossless: Found, model: str) -> Iterator[Claim]:
     """The same verdicts from a store without JPEG."""
     for finding in study.findings(*STRIPES, *COARSE):
         ours, other = (s.against_reference(model, finding) for s in (study, lossless))
@@ -216,7 +208,7 @@ def lossless_claims(study: Study, lossless: Study, model: str) -> Iterator[Claim
         )  # fmt: skip
 
 
-def claims_of(study: Study, lossless: Study | None = None) -> list[Claim]:
+def claims_of(study: Found, lossless: Found | None = None) -> list[Claim]:
     """Every claim, held against the tables."""
     kinds = (scale_claims, relation_claims, chance_claims, weight_claims, stacking_claims, localisation_claims)
     found = [claim for model in study.models for kind in kinds for claim in kind(study, model)]
@@ -241,8 +233,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--margin-auroc", type=float, default=0.01, help="the comparison's")
     parser.add_argument("--json", type=Path, help="write the claims there too")
     given = parser.parse_args(arguments)
-    study = Study(given.study, given.data, given.margin_auroc)
-    lossless = Study(given.lossless, given.data, given.margin_auroc) if given.lossless else None
+    study = Found(given.study, given.data, given.margin_auroc)
+    lossless = Found(given.lossless, given.data, given.margin_auroc) if given.lossless else None
     claims = claims_of(study, lossless)
     print(table_of(claims))
     failed = sum(not c.holds for c in claims)

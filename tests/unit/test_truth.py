@@ -7,7 +7,7 @@ from cxrscale import truth
 from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.contracts import BETTER_BELOW, EQUIVALENT, NEEDS, UNDECIDED
 from cxrscale.explain.contracts import FIELDS, LOCALISATION
-from cxrscale.truth import Study
+from cxrscale.truth import Found
 
 PLANTED = {
     "Fine": ("line", 0.026), "Middle": ("grating", 0.055), "Heart": ("heart", 0.0), "Two": ("relation", 0.0),
@@ -26,7 +26,7 @@ def study(monkeypatch):
     def build(
         verdicts=(), sufficient=(), weights=None, gains=(), effect=0.02, joint=(0.4, 0.6), reach=(1.1, 0.6), energy=0.5
     ):
-        found = Study.__new__(Study)
+        found = Found.__new__(Found)
         found.margin, found.reference_px, found.resolutions_px, found.models = 0.01, 128, [32, 64, 128], ["m"]
         rows = [(f, p, w) for f, (p, w) in PLANTED.items()] + [("Nothing", "none", 0.0)]
         found.planted = pd.DataFrame(rows, columns=["finding", "pattern", "wavelength"])
@@ -45,7 +45,7 @@ def study(monkeypatch):
              "joint_upper": [0.6, joint[1]]}
         )  # fmt: skip
         shares = weights or {"Fine": (0.1, 0.2, 0.7), "Middle": (0.1, 0.5, 0.4)}
-        found.weights = pd.DataFrame(
+        found.scale_weights = pd.DataFrame(
             [("m", f, r, w) for f, row in shares.items() for r, w in zip((32, 64, 128), row, strict=True)],
             columns=["ensemble", "finding", "resolution_px", "weight"],
         )
@@ -65,7 +65,7 @@ def study(monkeypatch):
                  "lower": [energy - 0.1], "upper": [energy + 0.1], "chance": [0.2], "best": [0.9]}
             ),
         }  # fmt: skip
-        monkeypatch.setattr(Study, "of_learners", lambda self, table, name, model, r: iter([learners[table.name, r]]))
+        monkeypatch.setattr(Found, "of_learners", lambda self, table, model, r: [learners[table, r]])
         return found
 
     return build

@@ -52,7 +52,7 @@ def test_every_stage_left_its_files(finished: Path) -> None:
     assert set(metrics["split"]) == {"validate", "combine", "test"}
     targets = pd.read_parquet(results / "targets/fold0.parquet")
     assert (targets.groupby("subject_id")["split"].nunique() == 1).all()
-    weights = pd.read_csv(results / "stacking/weights.csv")
+    weights = pd.read_csv(results / "stacking/scale_weights.csv")
     assert weights.groupby(["ensemble", "finding"])["weight"].sum().tolist() == pytest.approx([1.0] * 9)
 
 
@@ -111,8 +111,8 @@ def test_words_of_tables_and_settings_and_what_writes_the_docs_rerun_nothing(stu
     edit("src/cxrscale/workflow/config_page.py", "COLUMN, WIDTH = 32, 120", "COLUMN, WIDTH = 40, 120")
     assert planned(study) == {}
     # While the type of a column counts, for those who write or read that table.
-    edit("src/cxrscale/evaluate/contracts.py", 'Column("n_images", "int64"', 'Column("n_images", "int32"')
-    assert planned(study) == {"evaluate": 4, "report": 1}
+    edit("src/cxrscale/explain/contracts.py", 'Column("n_against", "int64"', 'Column("n_against", "int32"')
+    assert planned(study) == {"localise": 4, "report": 1}
     edit("src/cxrscale/train/settings.py", "    epochs: Count = 30", "    epochs: Count = 31")
     assert planned(study) == LEARNERS | SPANNING
 
@@ -137,7 +137,8 @@ STORE = {
     "index_shards": 2,
     "measure_store": 2,
 }
-AFTER_IMAGES = STORE | {"downscale_together": 2, "check_inputs": 1} | TARGETS | LEARNERS | SPANNING
+RECORD = {"record_study": 1}  # where the study's learners and its store are
+AFTER_IMAGES = RECORD | STORE | {"downscale_together": 2, "check_inputs": 1} | TARGETS | LEARNERS | SPANNING
 RUNS_OTHERWISE = (
     "training={workers: 1, micro_batch_images: 16, checkpoint_s: 5, gpus: 2, nodes: 2, activation_checkpointing: true, "
     "compile: true, channels_last: false}"
@@ -159,22 +160,25 @@ ONE_MORE_MODEL = f"models=[{{name: test_resnet, {WEIGHTS}}}, {{name: test_effici
         ),
         (
             ["--config", "resolutions_px=[32, 40, 48]"],
-            {"downscale_shard": 2, "index_shards": 1, "measure_store": 1} | dict.fromkeys(LEARNERS, 2) | SPANNING,
+            {"downscale_shard": 2, "index_shards": 1, "measure_store": 1}
+            | dict.fromkeys(LEARNERS, 2)
+            | SPANNING
+            | RECORD,
             {"train": "2 of 6: not made yet", "compare": "1 of 1: learners: 2 more"},
         ),
         (
             ["--config", ONE_MORE_MODEL],
-            dict.fromkeys(LEARNERS, 2) | SPANNING,
+            dict.fromkeys(LEARNERS, 2) | SPANNING | RECORD,
             {"predict": "2 of 6: not made yet", "stack": "1 of 1: learners: 2 more"},
         ),
         (
             ["--config", "seeds=[0, 1]"],
-            LEARNERS | SPANNING,
+            LEARNERS | SPANNING | RECORD,
             {"train": "4 of 8: not made yet", "compare_fields": "1 of 1: comes after compare, erf"},
         ),
         (
             ["--config", "split={use_folds: [0, 1]}"],
-            TARGETS | LEARNERS | SPANNING,
+            TARGETS | LEARNERS | SPANNING | RECORD,
             {"build_targets": "1 of 2: not made yet", "stack": "1 of 1: learners: 4 more, folds: 1 more"},
         ),
         (

@@ -5,7 +5,7 @@ from pathlib import Path
 from cxrscale.common import tables
 from cxrscale.common.joblog import job
 from cxrscale.store.contracts import PSNR, SUMMARY
-from cxrscale.store.fidelity import measure, summarise
+from cxrscale.store.fidelity import measure, summary_of
 from cxrscale.store.pixels import use_one_thread
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.settings import BaseSettings
@@ -18,7 +18,7 @@ with job(snakemake.log[0], __file__) as log:
         store,
         tables.settings_from(BaseSettings, snakemake.params.settings),
     )
-    summary = summarise(Path(snakemake.input.index), snakemake.params.size_px, psnr)
+    summary = summary_of(Path(snakemake.input.index), snakemake.params.size_px, psnr)
     tables.write(PSNR, psnr, snakemake.output.psnr)
     tables.write(SUMMARY, summary, snakemake.output.summary)
     log.info("%s", summary.iloc[0].to_dict())

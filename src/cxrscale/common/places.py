@@ -10,9 +10,9 @@ SHARED_FOLDERS = (STORES, WEIGHTS, DATA)
 WEIGHTS_FOLDER = f"{RESULTS}/{WEIGHTS}"
 
 #: Folder of a learner. {study}: the study's folder.
-LEARNER = "{study}/learners/{model}/{resolution}px/fold{fold}-seed{seed}"
-#: What a learner is: the wildcards of LEARNER, and the columns by which its rows are known in a table of all learners.
+LEARNER_FOLDER = "{study}/learners/{model}/{resolution}px/fold{fold}-seed{seed}"
+#: What a learner is: the wildcards of LEARNER_FOLDER, and the columns by which its rows are known among all learners'.
 LEARNER_KEY = ("model", "resolution_px", "fold", "seed")
 #: Folder of one resolution of a store. {store}: the store's folder; {folder}: "base" or the resolution.
-RESOLUTION = "{store}/{folder}"
+RESOLUTION_FOLDER = "{store}/{folder}"
 BASE = "base"

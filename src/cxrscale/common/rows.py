@@ -12,7 +12,7 @@ ALL_LEARNERS = "(all learners)"
 CHOSEN = "(chosen)"
 #: A group's value where the data set has none.
 NOT_RECORDED = "(not recorded)"
-#: All images (or studies) of a split, beside its groups.
+#: All images (or examinations) of a split, beside its groups.
 ALL_IMAGES = "all"
 #: Boxes of every size.
 ALL_SIZES = "all"

@@ -120,7 +120,7 @@ Name = Annotated[str, Range(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 Text = Annotated[str, Check(_text)]
 Path = Annotated[Text, Check(_no_wildcards)]
 Trimmed = Annotated[str, Check(_trimmed)]
-Column = Annotated[Text, Check(_trimmed)]
+ColumnName = Annotated[Text, Check(_trimmed)]
 Sha256 = Annotated[str, Range(pattern=r"^[0-9a-f]{64}$")]
 
 

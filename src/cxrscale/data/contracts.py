@@ -2,6 +2,10 @@
 
 from cxrscale.common.tables import Column, Table
 
+#: train fits the weights of a network, validate picks the epoch, combine fits what comes after training, test is looked
+#: at once.
+SPLITS = ("train", "validate", "combine", "test")
+
 IMAGES = Table(
     name="images",
     file="{store}/images.parquet",
@@ -9,7 +13,7 @@ IMAGES = Table(
     columns=(
         Column("image_id", "text", "the image; MIMIC-CXR-JPG: dicom_id"),
         Column("subject_id", "text", "the patient"),
-        Column("study_id", "text", "the study (one examination, one or more images)"),
+        Column("study_id", "text", "the examination, of one or more images"),
         Column("view", "text", "projection as the data set names it", null="not recorded"),
         Column("path", "text", "native file, relative to the data set's root, with forward slashes"),
         Column("native_height_px", "int32", "height that the data set states", null="not stated"),
@@ -24,11 +28,11 @@ IMAGES = Table(
 LABELS = Table(
     name="labels",
     file="{study}/labels.parquet",
-    row="an image whose study has a label row",
+    row="an image whose examination (study_id) has a label row",
     columns=(
         Column("image_id", "text", "the image"),
         Column("subject_id", "text", "the patient"),
-        Column("study_id", "text", "the study"),
+        Column("study_id", "text", "the examination"),
         Column("source", "text", "whose labels the row holds, e.g. chexpert, negbio, radiologist, manifest"),
     ),
     key=("image_id",),
@@ -53,7 +57,7 @@ TARGETS = Table(
     columns=(
         Column("image_id", "text", "the image"),
         Column("subject_id", "text", "the patient; no patient is in two splits"),
-        Column("study_id", "text", "the study (one examination, one or more images)"),
+        Column("study_id", "text", "the examination, of one or more images"),
         Column("view", "text", "projection as the data set names it", null="not recorded"),
         Column("split", "text", "train, validate, combine or test"),
     ),

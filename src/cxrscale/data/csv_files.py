@@ -240,14 +240,16 @@ def check_paths(frame: pd.DataFrame, path: Path) -> None:
         )
 
 
-def check_one_patient_a_study(frame: pd.DataFrame, path: Path) -> None:
+def check_one_patient_an_examination(frame: pd.DataFrame, path: Path) -> None:
     """Raise StudyError if a study belongs to two patients."""
     patients = frame.drop_duplicates(["study_id", "subject_id"])
     twice = patients["study_id"].duplicated()
     if twice.any():
         study = patients.loc[twice, "study_id"].iloc[0]
         names = sorted(patients.loc[patients["study_id"] == study, "subject_id"])
-        raise StudyError(f"{path}: study {study} belongs to the patients {' and '.join(names)}; expected one patient.")
+        raise StudyError(
+            f"{path}: study_id {study} belongs to the patients {' and '.join(names)}; expected one patient."
+        )
 
 
 def assign_shards(image_ids: Sequence[str], shards: int) -> tuple[np.ndarray, np.ndarray]:

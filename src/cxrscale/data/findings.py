@@ -28,8 +28,8 @@ CHEXPERT_FINDINGS = (
 
 #: Names that mean something else where a finding's name may stand: columns of csv files and rows of results (`rows`).
 #: Nor may a name begin with "(": so do most of the rows that stand for no finding, as "(mean)".
-COLUMNS = ("image_id", "path", "split", "study_id", "subject_id", "view")
-RESERVED_NAMES = tuple(sorted({*COLUMNS, *(row.casefold() for row in SENTINELS if not row.startswith("("))}))
+RESERVED_COLUMNS = ("image_id", "path", "split", "study_id", "subject_id", "view")
+RESERVED_NAMES = tuple(sorted({*RESERVED_COLUMNS, *(row.casefold() for row in SENTINELS if not row.startswith("("))}))
 
 
 def check_finding_name(name: str) -> str | None:

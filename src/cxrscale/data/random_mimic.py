@@ -4,10 +4,10 @@
 
 No image and no data of anyone is in them: ids are random numbers in the data set's ranges, and labels are dealt out at
 random until they have the published counts. Those are of MIMIC-CXR-JPG 2.0.0 (Johnson et al. 2019, arXiv:1901.07042,
-and physionet.org/content/mimic-cxr-jpg): images, studies and patients of each official split, views, and the
-CheXpert labeler's counts per finding in train. Patients and studies of each split were held against the published
+and physionet.org/content/mimic-cxr-jpg): images, examinations and patients of each official split, views, and the
+CheXpert labeler's counts per finding in train. Patients and examinations of each split were held against the published
 totals only. What is not published is made up and says so here: validate and test
-have train's shares of labels, the NegBio file has CheXpert's counts, all studies without a label row are in train.
+have train's shares of labels, the NegBio file has CheXpert's counts, all examinations without a label row are in train.
 """
 
 import argparse
@@ -21,19 +21,19 @@ from cxrscale.common.errors import StudyError
 from cxrscale.data.findings import CHEXPERT_FINDINGS
 from cxrscale.data.synthetic import MARKER
 
-#: Patients, studies and images of each official split.
-SPLITS = {
+#: Patients, examinations and images of each official split.
+SPLIT_COUNTS = {
     "train": (64_586, 222_758, 368_960),
     "validate": (500, 1_808, 2_991),
     "test": (293, 3_269, 5_159),
 }
-PATIENTS, STUDIES, IMAGES = (sum(counts) for counts in zip(*SPLITS.values(), strict=True))
+PATIENTS, STUDIES, IMAGES = (sum(counts) for counts in zip(*SPLIT_COUNTS.values(), strict=True))
 
 #: Images of each view. 36 images lie in rarer positions; "" is not recorded.
 VIEWS = {"AP": 147_169, "PA": 96_155, "LATERAL": 82_852, "LL": 35_129, "rare": 36, "": 15_769}
 RARE_VIEWS = ("AP AXIAL", "AP LLD", "AP RLD", "LAO", "LPO", "PA LLD", "PA RLD", "RAO", "SWIMMERS", "XTABLE LATERAL")
 
-#: Studies of train that are positive, negative and uncertain.
+#: Examinations of train that are positive, negative and uncertain.
 TRAIN_LABELS = {
     "Atelectasis": (44_012, 921, 9_623),
     "Cardiomegaly": (38_002, 15_563, 5_753),
@@ -50,11 +50,11 @@ TRAIN_LABELS = {
     "Pneumothorax": (9_159, 41_250, 848),
     "Support Devices": (63_971, 3_014, 95),
 }
-UNLABELLED = 8  # studies without a label row
+UNLABELLED = 8  # examinations without a label row
 BLANK = 2_414  # label rows without any label
-RADIOLOGIST = 687  # studies of test that the radiologist of version 2.1.0 read
+READ_BY_RADIOLOGIST = 687  # examinations of test that the radiologist of version 2.1.0 read
 
-SMALLEST_FRACTION = 0.002  # below it a finding's count exceeds the studies that can hold it
+SMALLEST_FRACTION = 0.002  # below it a finding's count exceeds the examinations that can hold it
 
 
 def scaled(count: int, fraction: float) -> int:
@@ -62,7 +62,7 @@ def scaled(count: int, fraction: float) -> int:
     return max(round(count * fraction), min(count, 1))
 
 
-def make(folder: Path, fraction: float = 1.0, seed: int = 0) -> None:
+def write_tables(folder: Path, fraction: float = 1.0, seed: int = 0) -> None:
     """Write the five csv files into `folder`: metadata, split, chexpert and negbio zipped, the radiologist's not.
 
     The same fraction and seed give the same files. Raises StudyError for a fraction that `build` refuses or a folder
@@ -80,7 +80,7 @@ def make(folder: Path, fraction: float = 1.0, seed: int = 0) -> None:
 
 
 def build(fraction: float = 1.0, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """The tables by the name of their file, rows sorted by patient, study and image as in the data set.
+    """The tables by the name of their file, rows sorted by patient, examination and image as in the data set.
 
     fraction: part of every count, rounded; one at least. Raises StudyError if it is not within SMALLEST_FRACTION to 1.
     Columns and values are those of the csv files; label columns are float with NaN for blank, blank texts are "".
@@ -88,13 +88,17 @@ def build(fraction: float = 1.0, seed: int = 0) -> dict[str, pd.DataFrame]:
     if not SMALLEST_FRACTION <= fraction <= 1:
         raise StudyError(f"fraction is {fraction}; expected {SMALLEST_FRACTION} to 1.")
     rng = np.random.default_rng(seed)
-    studies = _studies(fraction, rng)
-    images = _images(studies, fraction, rng)
+    examinations = _examinations(fraction, rng)
+    images = _images(examinations, fraction, rng)
     metadata, split = _metadata(images, rng), images[["dicom_id", "study_id", "subject_id", "split"]]
-    unlabelled = rng.choice(np.flatnonzero(studies["split"] == "train"), scaled(UNLABELLED, fraction), replace=False)
-    labelled = studies.drop(index=studies.index[unlabelled]).reset_index(drop=True)
+    unlabelled = rng.choice(
+        np.flatnonzero(examinations["split"] == "train"), scaled(UNLABELLED, fraction), replace=False
+    )
+    labelled = examinations.drop(index=examinations.index[unlabelled]).reset_index(drop=True)
     chexpert, negbio = _labels(labelled, fraction, rng), _labels(labelled, fraction, rng)
-    read = np.sort(rng.choice(np.flatnonzero(labelled["split"] == "test"), scaled(RADIOLOGIST, fraction), False))
+    read = np.sort(
+        rng.choice(np.flatnonzero(labelled["split"] == "test"), scaled(READ_BY_RADIOLOGIST, fraction), False)
+    )
     radiologist = chexpert.drop(columns="subject_id").iloc[read].rename(columns={"Lung Opacity": "Airspace Opacity"})
     return {
         "mimic-cxr-2.0.0-metadata.csv.gz": metadata,
@@ -111,14 +115,14 @@ def _deal(things: int, holders: int, skew: float, rng: np.random.Generator) -> n
     return 1 + rng.multinomial(things - holders, weights / weights.sum())
 
 
-def _studies(fraction: float, rng: np.random.Generator) -> pd.DataFrame:
-    """subject_id, study_id, split and the number of images of each study, sorted by patient and study."""
-    split, per_patient, per_study = [], [], []
-    for name, counts in SPLITS.items():
-        patients, studies, images = (scaled(count, fraction) for count in counts)
-        split += [name] * studies
-        per_patient.append(_deal(studies, patients, 0.5, rng))
-        per_study.append(_deal(images, studies, 4.0, rng))
+def _examinations(fraction: float, rng: np.random.Generator) -> pd.DataFrame:
+    """subject_id, study_id, split and the number of images of each examination, sorted by patient and examination."""
+    split, per_patient, per_examination = [], [], []
+    for name, counts in SPLIT_COUNTS.items():
+        patients, examinations, images = (scaled(count, fraction) for count in counts)
+        split += [name] * examinations
+        per_patient.append(_deal(examinations, patients, 0.5, rng))
+        per_examination.append(_deal(images, examinations, 4.0, rng))
     number = np.concatenate(per_patient)
     subjects = 10_000_000 + rng.choice(10_000_000, len(number), replace=False)
     frame = pd.DataFrame(
@@ -126,19 +130,19 @@ def _studies(fraction: float, rng: np.random.Generator) -> pd.DataFrame:
             "subject_id": np.repeat(subjects, number),
             "study_id": 50_000_000 + rng.choice(10_000_000, number.sum(), replace=False),
             "split": split,
-            "images": np.concatenate(per_study),
+            "images": np.concatenate(per_examination),
         }
     )
     return frame.sort_values(["subject_id", "study_id"], ignore_index=True)
 
 
-def _images(studies: pd.DataFrame, fraction: float, rng: np.random.Generator) -> pd.DataFrame:
-    """The studies' rows once an image, with dicom_id, ViewPosition, StudyDate and StudyTime."""
-    count = len(studies)
+def _images(examinations: pd.DataFrame, fraction: float, rng: np.random.Generator) -> pd.DataFrame:
+    """The examinations' rows once an image, with dicom_id, ViewPosition, StudyDate and StudyTime."""
+    count = len(examinations)
     clock = rng.integers([0, 0, 0], [24, 60, 60], (count, 3)) @ [10_000, 100, 1] + rng.integers(0, 1000, count) / 1000
     years, months, days = 2110 + rng.integers(0, 100, count), rng.integers(1, 13, count), rng.integers(1, 29, count)
-    studies = studies.assign(StudyDate=years * 10_000 + months * 100 + days, StudyTime=clock)
-    frame = studies.loc[studies.index.repeat(studies["images"])].reset_index(drop=True)
+    examinations = examinations.assign(StudyDate=years * 10_000 + months * 100 + days, StudyTime=clock)
+    frame = examinations.loc[examinations.index.repeat(examinations["images"])].reset_index(drop=True)
     digits = rng.bytes(20 * len(frame)).hex(sep="-", bytes_per_sep=4).split("-")
     frame["dicom_id"] = list(map("-".join, zip(*[iter(digits)] * 5, strict=True)))
     frame["ViewPosition"] = _views(len(frame), fraction, rng)
@@ -177,30 +181,30 @@ def _metadata(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def _labels(studies: pd.DataFrame, fraction: float, rng: np.random.Generator) -> pd.DataFrame:
-    """The label file of the studies: each split has train's shares, rounded, and train its counts."""
-    values = np.full((len(studies), len(CHEXPERT_FINDINGS)), np.nan)
+def _labels(examinations: pd.DataFrame, fraction: float, rng: np.random.Generator) -> pd.DataFrame:
+    """The label file of the examinations: each split has train's shares, rounded, and train its counts."""
+    values = np.full((len(examinations), len(CHEXPERT_FINDINGS)), np.nan)
     blank_left = scaled(BLANK, fraction)
     for name in ("validate", "test", "train"):
-        rows = rng.permutation(np.flatnonzero(studies["split"] == name))
-        blank = blank_left if name == "train" else round(blank_left * len(rows) / len(studies))
+        rows = rng.permutation(np.flatnonzero(examinations["split"] == name))
+        blank = blank_left if name == "train" else round(blank_left * len(rows) / len(examinations))
         blank_left -= blank
-        share = fraction * (1 if name == "train" else SPLITS[name][1] / SPLITS["train"][1])
+        share = fraction * (1 if name == "train" else SPLIT_COUNTS[name][1] / SPLIT_COUNTS["train"][1])
         counts = {f: tuple(scaled(count, share) for count in TRAIN_LABELS[f]) for f in CHEXPERT_FINDINGS}
         values[rows[blank:]] = _dealt_labels(len(rows) - blank, counts, rng)
     labels = pd.DataFrame(values, columns=list(CHEXPERT_FINDINGS))
-    return pd.concat([studies[["subject_id", "study_id"]], labels], axis=1)
+    return pd.concat([examinations[["subject_id", "study_id"]], labels], axis=1)
 
 
 def _dealt_labels(rows: int, counts: dict[str, tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
-    """Labels with exactly these counts, no row blank, by the labelers' rules: a study with No Finding has no positive
-    and no uncertain finding but Support Devices, any other has one at least. Returns float (row, finding)."""
+    """Labels with exactly these counts, no row blank, by the labelers' rules: an examination with No Finding has no
+    positive and no uncertain finding but Support Devices, any other has one at least. Returns float (row, finding)."""
     values = np.full((rows, len(counts)), np.nan)
     place = {finding: column for column, finding in enumerate(counts)}
     normal = counts["No Finding"][0]
     values[:normal, place["No Finding"]] = 1
     abnormal = np.arange(normal, rows)
-    # First a finding for every abnormal study, in proportion to the findings' counts; then the rest anywhere.
+    # First a finding for every abnormal examination, in proportion to the findings' counts; then the rest anywhere.
     free = ("No Finding", "Support Devices")
     total = {f: positive + uncertain for f, (positive, _, uncertain) in counts.items() if f not in free}
     first = rng.permutation(np.repeat(list(total), list(total.values())))[: len(abnormal)]
@@ -229,7 +233,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default 0)")
     arguments = parser.parse_args()
     try:
-        make(arguments.folder, arguments.fraction, arguments.seed)
+        write_tables(arguments.folder, arguments.fraction, arguments.seed)
     except StudyError as error:
         parser.error(str(error))
 

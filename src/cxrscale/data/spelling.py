@@ -1,4 +1,4 @@
-"""One spelling for one thing: ids of images, studies and patients, and the values of groups such as the view.
+"""One spelling for one thing: ids of images, examinations and patients, and the values of groups such as the view.
 
 A csv file that went through a spreadsheet or was put together from several may spell one patient in two ways; taken
 for two patients, they end up in two splits. So texts are brought to one spelling where there is no doubt:

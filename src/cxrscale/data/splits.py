@@ -15,14 +15,13 @@ from scipy.sparse.csgraph import connected_components
 
 from cxrscale.common.errors import StudyError
 from cxrscale.common.notes import Note, examples
-from cxrscale.data.contracts import RADIOLOGIST
+from cxrscale.data.contracts import RADIOLOGIST, SPLITS
 from cxrscale.data.labels import apply_policy
 from cxrscale.data.settings import LabelPolicy, SplitSettings
 from cxrscale.data.spelling import loosely, one_spelling
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "validate", "combine", "test")
 
 #: Patients of test below which nothing can be said: one alone has no interval.
 LEAST_TESTED = 2
@@ -166,9 +165,9 @@ def unread_in_test(table: pd.DataFrame) -> np.ndarray:
     if len(outside):
         first = outside.iloc[0]
         raise StudyError(
-            f"labels.test_source is radiologist, but {outside['study_id'].nunique()} studies that the radiologist read "
-            f"are not in test (first: {first['study_id']}, in {first['split']}). Expected the official split of the "
-            f"data set; set labels.test_source to same."
+            f"labels.test_source is radiologist, but {outside['study_id'].nunique()} examinations that the "
+            f"radiologist read are not in test (first: {first['study_id']}, in {first['split']}). Expected the official "
+            f"split of the data set; set labels.test_source to same."
         )
     return (test & ~read).to_numpy(dtype=bool) & bool(read.any())
 
@@ -179,15 +178,17 @@ def notes_on_sources(labels: pd.DataFrame, targets: pd.DataFrame, unread: str) -
     labels: the table of that name; targets: of a fold; unread: as `build_targets` takes it.
     """
     test = labels[labels["image_id"].isin(targets.loc[targets["split"] == "test", "image_id"])]
-    studies = test.drop_duplicates("study_id")
-    read = studies["source"] == RADIOLOGIST
+    examinations = test.drop_duplicates("study_id")
+    read = examinations["source"] == RADIOLOGIST
     if not read.any():
         return []
     rest = int((~read).sum())
     what = (
-        "are ignored" if unread == "ignore" else f"keep the labels of {examples(studies.loc[~read, 'source'].unique())}"
+        "are ignored"
+        if unread == "ignore"
+        else f"keep the labels of {examples(examinations.loc[~read, 'source'].unique())}"
     )
-    note = f"{int(read.sum()):,} of {len(studies):,} studies of test have a radiologist's labels"
+    note = f"{int(read.sum()):,} of {len(examinations):,} examinations of test have a radiologist's labels"
     return [Note("labels", f"{note}; the other {rest:,} {what} (labels.unread)." if rest else f"{note}.")]
 
 

@@ -51,7 +51,7 @@ def read_format_groups(format_: Format, sources: Sources, columns: Sequence[str]
     return format_.read_groups(sources, reading)[["image_id", *columns]]
 
 
-def digest(path: str | None, columns: Sequence[str], exact_ids: bool) -> str | None:
+def checked_digest(path: str | None, columns: Sequence[str], exact_ids: bool) -> str | None:
     """SHA-256 of the file, for the rule's params, after it was read once: a mistake in it stops before any job."""
     if path is None:
         return None

@@ -105,7 +105,7 @@ def make(root: Path, settings: SyntheticSettings) -> int:
 
 
 def _draw_present(settings: SyntheticSettings, rng: np.random.Generator, common: float) -> dict[str, bool]:
-    """Which findings a study shows. common: what they share, a draw of the standard normal."""
+    """Which findings an examination shows. common: what they share, a draw of the standard normal."""
     present = {}
     for finding, planted in settings.planted.items():
         draw = rng.random()

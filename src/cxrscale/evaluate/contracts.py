@@ -1,12 +1,12 @@
 """The tables of stage evaluate, and the words that their columns may hold."""
 
-from cxrscale.common.places import LEARNER
+from cxrscale.common.places import LEARNER_FOLDER
 from cxrscale.common.rows import ALL_IMAGES, MEAN
 from cxrscale.common.tables import Column, Table
 
 PREDICTIONS = Table(
     name="predictions",
-    file=f"{LEARNER}/predictions.parquet",
+    file=f"{LEARNER_FOLDER}/predictions.parquet",
     row="an image of validate, combine or test",
     columns=(
         Column("image_id", "text", "the image"),
@@ -25,7 +25,7 @@ PREDICTIONS = Table(
 
 METRICS = Table(
     name="metrics",
-    file=f"{LEARNER}/metrics.csv",
+    file=f"{LEARNER_FOLDER}/metrics.csv",
     shown=True,
     row="a metric of a finding on a split, with one kind of interval",
     columns=(
@@ -43,10 +43,10 @@ METRICS = Table(
         Column("value", "float64", "the metric", null="undefined, see reason"),
         Column("lower", "float64", "lower end of the interval", null="undefined, see reason, or interval is none"),
         Column("upper", "float64", "upper end of the interval", null="undefined, see reason, or interval is none"),
-        Column("n_images", "int64", "images that count; at level study, studies"),
+        Column("n_images", "int64", "images that count; at level study, examinations"),
         Column("n_patients", "int64", "patients they belong to"),
-        Column("n_positive", "int64", "images (studies) with the finding"),
-        Column("n_negative", "int64", "images (studies) without it"),
+        Column("n_positive", "int64", "images (examinations) with the finding"),
+        Column("n_negative", "int64", "images (examinations) without it"),
         Column("reason", "text", "why a value or an interval is empty", null="nothing is empty, or interval is none"),
     ),
     key=("finding", "metric", "split", "level", "group", "interval"),

@@ -1,4 +1,4 @@
-"""What is scored together: the images of a split, or its studies, all of them or a subgroup's."""
+"""What is scored together: the images of a split, or its examinations (study_id), all of them or a subgroup's."""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def projection_of(view: str) -> str | None:
 
 @dataclass(frozen=True)
 class Sample:
-    """Units (images or studies) that are scored together.
+    """Units (images or examinations) that are scored together.
 
     logits: float64 (unit, finding); target: float64 (unit, finding), NaN where ignored; patient: int64 (unit,),
     numbered from 0 without gaps.
@@ -45,11 +45,11 @@ def of_images(scores: Scores, chosen: np.ndarray) -> Sample:
     return Sample(scores.logits[0][chosen], scores.target[chosen], patient)
 
 
-def of_studies(scores: Scores, chosen: np.ndarray) -> Sample:
-    """The studies of the chosen images: the mean probability over a study's images, as a logit.
+def of_examinations(scores: Scores, chosen: np.ndarray) -> Sample:
+    """The examinations of the chosen images: the mean probability over an examination's images, as a logit.
 
-    A study shows a finding if a counted image of it does (with labels of the study all agree); it is ignored if all
-    its images are.
+    An examination shows a finding if a counted image of it does (with labels of the examination all agree); it is
+    ignored if all its images are.
     """
     images = of_images(scores, chosen)
     study = np.unique(scores.study_id[chosen].astype(str), return_inverse=True)[1]
@@ -65,7 +65,7 @@ def of_studies(scores: Scores, chosen: np.ndarray) -> Sample:
     return Sample(present - absent, target, images.patient[order][first])
 
 
-LEVELS = {"image": of_images, "study": of_studies}
+LEVELS = {"image": of_images, "study": of_examinations}
 
 
 def group_masks(

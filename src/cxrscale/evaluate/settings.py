@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from cxrscale.common.settings import (
-    Column,
+    ColumnName,
     Confidence,
     Count,
     Distinct,
@@ -43,7 +43,7 @@ class EvaluationSettings(BootstrapSettings):
     """bins of the calibration error, each with equally many images"""
     specificity: OpenFraction = 0.9
     """on combine, where the threshold is set at which test's sensitivity is read"""
-    groups: Annotated[list[Column], Distinct] = field(default_factory=lambda: ["view"])
+    groups: Annotated[list[ColumnName], Distinct] = field(default_factory=lambda: ["view"])
     """columns whose values are scored by themselves too, on test"""
     subgroups: Text | None = None
     """csv file with more columns for groups, keyed by image_id, study_id or subject_id"""

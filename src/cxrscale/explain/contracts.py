@@ -1,6 +1,6 @@
 """The tables of stage explain."""
 
-from cxrscale.common.places import LEARNER
+from cxrscale.common.places import LEARNER_FOLDER
 from cxrscale.common.rows import ALL_CHANNELS, ALL_FINDINGS, ALL_SIZES
 from cxrscale.common.tables import Column, Table
 
@@ -22,7 +22,7 @@ _MEANINGS = {
 
 FIELDS = Table(
     name="erf",
-    file=f"{LEARNER}/erf.csv",
+    file=f"{LEARNER_FOLDER}/erf.csv",
     shown=True,
     row="the effective receptive field of a learner in one state, for all channels or for the evidence of a finding",
     columns=(
@@ -123,7 +123,7 @@ MEASURES = ("hit", "energy", "iou")
 
 LOCALISATION = Table(
     name="localisation",
-    file=f"{LEARNER}/localisation.csv",
+    file=f"{LEARNER_FOLDER}/localisation.csv",
     shown=True,
     row="how well a learner's maps of test images fall into boxes, by one measure",
     columns=(

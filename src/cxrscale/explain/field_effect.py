@@ -19,7 +19,7 @@ ALL_ORDERS = 8
 
 NO_INTERVAL = "most bootstrap replicates draw findings that do not differ: no interval"
 ONE_RESOLUTION = "one resolution: there is no preference"
-TOO_FEW = f"fewer than {LEAST_FINDINGS} findings with a field and an AUROC"
+TOO_FEW_FINDINGS = f"fewer than {LEAST_FINDINGS} findings with a field and an AUROC"
 CONSTANT = "fields or preferences do not differ between findings"
 
 
@@ -70,7 +70,7 @@ def field_effect(points: pd.DataFrame, replicates: int, confidence: float, seed:
         row: dict[str, object] = {"model": model, "n_findings": len(known)}
         if len(known) < LEAST_FINDINGS:
             why = "; ".join(here["reason"].dropna().unique())
-            rows.append(row | {"reason": f"{TOO_FEW}{f' ({why})' if why else ''}"})
+            rows.append(row | {"reason": f"{TOO_FEW_FINDINGS}{f' ({why})' if why else ''}"})
         elif np.ptp(field) == 0 or np.ptp(preference) == 0:
             rows.append(row | {"reason": CONSTANT})
         else:

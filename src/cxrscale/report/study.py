@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from cxrscale.common.rows import MEAN
-from cxrscale.data.splits import SPLITS
+from cxrscale.data.contracts import SPLITS
 from cxrscale.report.cells import DASH, Cell, PageTable, missing, number
 from cxrscale.report.inputs import ReportSettings, Results, averaged_over, cost_frame, shown_findings
 from cxrscale.store.bits import pictures_by_bits

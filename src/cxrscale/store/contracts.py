@@ -1,6 +1,6 @@
 """The tables of stage store."""
 
-from cxrscale.common.places import BASE, RESOLUTION
+from cxrscale.common.places import BASE, RESOLUTION_FOLDER
 from cxrscale.common.tables import Column, Table
 
 FINGERPRINT = Table(
@@ -17,7 +17,7 @@ FINGERPRINT = Table(
 
 INDEX = Table(
     name="index",
-    file=f"{RESOLUTION}/index.parquet",
+    file=f"{RESOLUTION_FOLDER}/index.parquet",
     shown=True,
     row="an image of the store at one resolution, in the order of the shards",
     columns=(
@@ -66,7 +66,7 @@ SHARED = Table(
 
 PSNR = Table(
     name="psnr",
-    file=f"{RESOLUTION}/psnr.csv",
+    file=f"{RESOLUTION_FOLDER}/psnr.csv",
     row="an image of the sample, at one resolution",
     columns=(
         Column("image_id", "text", "the image"),
@@ -82,7 +82,7 @@ PSNR = Table(
 
 SUMMARY = Table(
     name="summary",
-    file=f"{RESOLUTION}/summary.csv",
+    file=f"{RESOLUTION_FOLDER}/summary.csv",
     shown=True,
     row="a resolution of the store",
     columns=(

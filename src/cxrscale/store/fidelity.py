@@ -36,7 +36,7 @@ def measure(
     return found.replace(float("inf"), float("nan"))
 
 
-def summarise(index_path: Path, size_px: int, psnr: pd.DataFrame) -> pd.DataFrame:
+def summary_of(index_path: Path, size_px: int, psnr: pd.DataFrame) -> pd.DataFrame:
     """One row: the columns of `SUMMARY`. size_px: the resolution; psnr: from `measure`."""
     index = tables.read(INDEX, index_path)
     row = {

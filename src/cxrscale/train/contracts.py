@@ -1,11 +1,11 @@
 """The tables of stage train."""
 
-from cxrscale.common.places import LEARNER
+from cxrscale.common.places import LEARNER_FOLDER
 from cxrscale.common.tables import Column, Table
 
 HISTORY = Table(
     name="history",
-    file=f"{LEARNER}/history.csv",
+    file=f"{LEARNER_FOLDER}/history.csv",
     shown=True,
     row="an epoch of a training",
     columns=(

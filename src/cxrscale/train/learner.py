@@ -21,7 +21,7 @@ from cxrscale.train.augmentation import normalise
 from cxrscale.train.loader import decoded_batches, to_float
 from cxrscale.train.models import build_model
 
-RECORD = "learner.json"
+LEARNER_RECORD = "learner.json"
 
 
 @dataclass(frozen=True)

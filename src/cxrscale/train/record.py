@@ -15,14 +15,14 @@ from torch import nn
 
 from cxrscale.common import atomic, tables
 from cxrscale.train.contracts import HISTORY
-from cxrscale.train.learner import RECORD, Learner
+from cxrscale.train.learner import LEARNER_RECORD, Learner
 from cxrscale.train.micro_batch import MicroBatch
 from cxrscale.train.models import save_weights
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS, HISTORY_FILE, COST, EVENTS = "weights.safetensors", "history.csv", "cost.json", "tensorboard"
-OUTPUTS = (WEIGHTS, RECORD, HISTORY_FILE, COST)
+OUTPUTS = (WEIGHTS, LEARNER_RECORD, HISTORY_FILE, COST)
 
 
 def mean_auroc(logits: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
@@ -104,7 +104,7 @@ def write_outputs(
     """Write the best epoch's weights, which `network` holds, the learner's record, the history and what it cost."""
     with atomic.replacing(folder / WEIGHTS) as temporary:
         save_weights(network, temporary)
-    learner.write(folder / RECORD)
+    learner.write(folder / LEARNER_RECORD)
     tables.write(HISTORY, pd.DataFrame(state.history), folder / HISTORY_FILE, float_format=None)
     atomic.write_json(folder / COST, cost)
     logger.info(

@@ -5,7 +5,7 @@ No job imports this module: what it says, and how, is no part of any result.
 
 import re
 
-from cxrscale.common.places import LEARNER, RESOLUTION
+from cxrscale.common.places import LEARNER_FOLDER, RESOLUTION_FOLDER
 from cxrscale.common.tables import Table
 from cxrscale.results import TABLES
 
@@ -39,7 +39,7 @@ deviation, precision, images left out, images of a group |
 
 def place_of(pattern: str) -> str:
     """A pattern of `places` as a reader writes it."""
-    pattern = pattern.replace(LEARNER, "<learner>").replace(RESOLUTION, "<store>/<base or resolution>")
+    pattern = pattern.replace(LEARNER_FOLDER, "<learner>").replace(RESOLUTION_FOLDER, "<store>/<base or resolution>")
     pattern = pattern.replace("{study}", "results/<study>").replace("<store>", "{store}")
     return re.sub(r"\{(\w+)\}", r"<\1>", pattern.replace("{store}", "results/stores/<store>"))
 

@@ -40,7 +40,7 @@ def facts_of(study: "StudyConfig", layout: Layout) -> DatasetFacts:
     """Raises StudyError if a csv file is missing or cannot be read, or `cam.boxes` is no file."""
     root = Path(study.dataset.root)
     evaluation = study.evaluation
-    groups = subgroups.digest(evaluation.subgroups, study.file_groups, study.dataset.exact_ids)
+    groups = subgroups.checked_digest(evaluation.subgroups, study.file_groups, study.dataset.exact_ids)
     if study.dataset.synthetic is not None:
 
         def made(name: str) -> str:

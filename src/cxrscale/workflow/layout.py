@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrscale.common.errors import StudyError
-from cxrscale.common.places import BASE, LEARNER, RESULTS, STORES, WEIGHTS_FOLDER
+from cxrscale.common.places import BASE, LEARNER_FOLDER, RESULTS, STORES, WEIGHTS_FOLDER
 from cxrscale.common.provenance import digest
-from cxrscale.results import RECORD, TABLES, Study, StudyRecord, declared
+from cxrscale.results import STUDY_RECORD, TABLES, Study, StudyRecord, declared
 
 if TYPE_CHECKING:
     from cxrscale.workflow.config import StudyConfig
@@ -40,7 +40,7 @@ class Layout:
             resolutions_px=sorted(study.resolutions_px),
             base_px=study.store.base_resolution_px,
         )
-        self.record_file = f"{self.folder}/{RECORD}"
+        self.record_file = f"{self.folder}/{STUDY_RECORD}"
 
     def table(self, name: str, **where: Any) -> str:
         """The file of a table; wildcards stay for what is not given of model, resolution, fold, seed and folder."""
@@ -58,7 +58,7 @@ class Layout:
 
     def learner(self, name: str) -> str:
         """A file of a learner, with wildcards."""
-        return f"{LEARNER.replace('{study}', self.folder)}/{name}"
+        return f"{LEARNER_FOLDER.replace('{study}', self.folder)}/{name}"
 
     def of_learners(self, name: str) -> list[str]:
         """A file of every learner."""

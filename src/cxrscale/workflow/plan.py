@@ -18,7 +18,7 @@ from cxrscale.workflow.training_costs import training_costs
 
 TRAIN = "train"
 #: Changed settings that are named; the others are counted.
-NAMED = 3
+MOST_NAMED = 3
 #: Params that hold digests of files.
 DIGESTS = {
     "code": "its code changed",
@@ -189,7 +189,7 @@ def describe(
         mine = [step for step in steps if step.rule == rule]
         if not mine:
             continue
-        reasons = Counter(reason_of(step, config, rules) for step in mine).most_common(NAMED)
+        reasons = Counter(reason_of(step, config, rules) for step in mine).most_common(MOST_NAMED)
         total = of_rule[rule]
         parts = [f"{count} of {total}: {reason}" for reason, count in reasons]
         left = len(mine) - sum(count for _, count in reasons)
@@ -224,8 +224,8 @@ def reason_of(step: Step, config: Mapping[str, Any], rules: Sequence[str] = ()) 
     if found:
         return ", ".join(found)
     before = sorted(step.remade_by, key=lambda rule: rules.index(rule) if rule in rules else len(rules))
-    if len(before) > NAMED:
-        before = [*before[:NAMED], f"{len(before) - NAMED} more"]
+    if len(before) > MOST_NAMED:
+        before = [*before[:MOST_NAMED], f"{len(before) - MOST_NAMED} more"]
     return f"comes after {', '.join(before)}" if before else "a later stage needs it"
 
 
@@ -245,8 +245,8 @@ def changed_params(step: Step, config: Mapping[str, Any]) -> list[str]:
             files.append(DIGESTS[name])
         else:
             settings += [_words(step.rule, path, a, b, config) for path, a, b in differences((name,), before, new)]
-    if len(settings) > NAMED:
-        settings = [*settings[:NAMED], f"{len(settings) - NAMED} more settings changed"]
+    if len(settings) > MOST_NAMED:
+        settings = [*settings[:MOST_NAMED], f"{len(settings) - MOST_NAMED} more settings changed"]
     return [*files, *settings] or (["its settings changed"] if step.old_params or step.new_params else [])
 
 

@@ -21,7 +21,7 @@ PAPER = (
     "mean",
     "standard_deviation",
 )
-SECTIONS = {
+SHOWN = {
     "dataset": ("name", "format", "ids"),
     "labels": ("test_source", "unread", "uncertain", "missing"),
     "split": (
@@ -51,7 +51,7 @@ def protocol_rows(study: StudyConfig) -> list[list[Any]]:
 
 
 def _described(study: StudyConfig, training: tuple[str, ...]) -> dict[str, Any]:
-    sections = SECTIONS | {"training": training}
+    sections = SHOWN | {"training": training}
     return {
         "synthetic data": study.dataset.synthetic is not None,
         "findings": study.findings or "all of the data set",

@@ -198,10 +198,10 @@ def test_a_blank_path_is_refused():
     assert "f.csv line 3: path is blank" in said
 
 
-def test_a_study_of_two_patients_is_refused():
+def test_an_examination_of_two_patients_is_refused():
     frame = pd.DataFrame({"study_id": ["s", "s", "t"], "subject_id": ["p2", "p1", "p1"]})
-    said = refused(contracts.check_one_patient_a_study, frame, Path("f.csv"))
-    assert "f.csv: study s belongs to the patients p1 and p2; expected one patient" in said
+    said = refused(contracts.check_one_patient_an_examination, frame, Path("f.csv"))
+    assert "f.csv: study_id s belongs to the patients p1 and p2; expected one patient" in said
 
 
 def test_shards_depend_on_the_image_alone_and_fill_evenly():

@@ -51,7 +51,7 @@ def full():
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slice") / "data"
-    mimic_tables.make(folder, FRACTION)
+    mimic_tables.write_tables(folder, FRACTION)
     return folder
 
 
@@ -117,8 +117,8 @@ def test_a_study_with_no_finding_has_none_and_every_other_has_one(full):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(root, tmp_path):
-    mimic_tables.make(tmp_path / "again", FRACTION)
-    mimic_tables.make(tmp_path / "other", FRACTION, seed=1)
+    mimic_tables.write_tables(tmp_path / "again", FRACTION)
+    mimic_tables.write_tables(tmp_path / "other", FRACTION, seed=1)
     names = [path.name for path in root.iterdir() if "mimic" in path.name]
     assert len(names) == 5
     assert filecmp.cmpfiles(root, tmp_path / "again", names, shallow=False)[0] == names
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(root, tmp_pa
 def test_a_folder_with_files_of_others_is_left_alone(tmp_path, monkeypatch, capsys):
     (tmp_path / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(b"real")
     with pytest.raises(StudyError, match="is not empty and was not made by cxrscale"):
-        mimic_tables.make(tmp_path, FRACTION)
+        mimic_tables.write_tables(tmp_path, FRACTION)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"real"]
     monkeypatch.setattr(sys, "argv", ["mimic_tables", str(tmp_path)])
     with pytest.raises(SystemExit):

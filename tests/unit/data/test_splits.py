@@ -221,7 +221,9 @@ def test_test_studies_without_a_radiologists_label_are_ignored_or_keep_theirs():
     _, kept = read_by_a_radiologist(range(12, 17), unread="keep")
     assert (kept[["mask:Edema", "mask:Fracture"]] == 1).all(axis=None)
     (note,) = notes_on_sources(labels, ignored, "ignore")
-    assert note.note == "5 of 8 studies of test have a radiologist's labels; the other 3 are ignored (labels.unread)."
+    assert (
+        note.note == "5 of 8 examinations of test have a radiologist's labels; the other 3 are ignored (labels.unread)."
+    )
     (note,) = notes_on_sources(labels, kept, "keep")
     assert "the other 3 keep the labels of chexpert" in note.note
 
@@ -234,7 +236,9 @@ def test_without_a_radiologist_nothing_is_ignored_or_noted():
 
 @pytest.mark.parametrize("outside", [0, 9, 10])
 def test_a_radiologists_label_outside_test_is_refused(outside):
-    with pytest.raises(StudyError, match=f"1 studies that the radiologist read are not in test .first: s{outside:02d}"):
+    with pytest.raises(
+        StudyError, match=f"1 examinations that the radiologist read are not in test .first: s{outside:02d}"
+    ):
         read_by_a_radiologist([outside, 12, 13])
 
 

@@ -10,7 +10,14 @@ from scipy.stats import spearmanr
 from cxrscale.common import tables
 from cxrscale.common.rows import ALL_CHANNELS
 from cxrscale.explain.contracts import FIELD_EFFECT, FIELD_POINTS
-from cxrscale.explain.field_effect import CONSTANT, ONE_RESOLUTION, TOO_FEW, field_effect, field_points, spearman
+from cxrscale.explain.field_effect import (
+    CONSTANT,
+    ONE_RESOLUTION,
+    TOO_FEW_FINDINGS,
+    field_effect,
+    field_points,
+    spearman,
+)
 from cxrscale.explain.field_size import NO_EVIDENCE
 
 
@@ -101,7 +108,7 @@ def test_too_few_or_equal_findings_give_a_reason():
     few = points_of(np.arange(5.0), [0.1, np.nan, 0.2, 0.3, 0.4]).assign(
         reason=[None, "AUROC is undefined", *[None] * 3]
     )
-    assert field_effect(few, 200, 0.95, 0)["reason"].tolist() == [f"{TOO_FEW} (AUROC is undefined)"]
+    assert field_effect(few, 200, 0.95, 0)["reason"].tolist() == [f"{TOO_FEW_FINDINGS} (AUROC is undefined)"]
     equal = points_of(np.ones(6), np.arange(6.0))
     assert field_effect(equal, 200, 0.95, 0)["reason"].tolist() == [CONSTANT]
     both = pd.concat([points_of(np.arange(6), np.arange(6.0), "n"), equal])

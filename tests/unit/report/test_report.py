@@ -15,7 +15,7 @@ from cxrscale.common.rows import ALL_CHANNELS, CHOSEN, MEAN
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, DIFFERENCES, METRICS, SUFFICIENT
 from cxrscale.evaluate.verdicts import scope_of, smallest_sufficient
 from cxrscale.explain.contracts import FIELD_EFFECT, LENGTHS
-from cxrscale.explain.field_effect import TOO_FEW, field_points
+from cxrscale.explain.field_effect import TOO_FEW_FINDINGS, field_points
 from cxrscale.explain.localisation import measure_maps, summarise
 from cxrscale.report import figures
 from cxrscale.report.cells import DASH, Cell, average_rows, measure, number, p_text
@@ -682,7 +682,10 @@ def test_fields_have_a_row_a_state_and_a_reason_where_there_is_none():
         ([-0.8, -0.95, -0.3, 0.01, 14, None], "against the claim"),
         ([0.8, 0.3, 0.95, 0.07, 14, None], "neither shown nor refuted"),
         ([0.3, -0.2, 0.7, 0.3, 30, None], "so the claim is neither shown nor refuted."),
-        ([NAN, NAN, NAN, NAN, 2, TOO_FEW], f"no rank correlation: {TOO_FEW}: the claim cannot be judged here."),
+        (
+            [NAN, NAN, NAN, NAN, 2, TOO_FEW_FINDINGS],
+            f"no rank correlation: {TOO_FEW_FINDINGS}: the claim cannot be judged here.",
+        ),
     ],
 )
 def test_the_claim_about_fields_is_said_as_the_numbers_allow(row, said):

@@ -14,7 +14,7 @@ from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.store.changes import check_list, find_changes, record_of, set_aside
 from cxrscale.store.contracts import INDEX, PSNR, QUARANTINE, SUMMARY
-from cxrscale.store.fidelity import measure, summarise
+from cxrscale.store.fidelity import measure, summary_of
 from cxrscale.store.reader import StoreReader
 from cxrscale.store.settings import Accepted, BaseSettings
 from cxrscale.store.shards import downscale_shard, index_shards, ingest_shard, shard_name
@@ -201,7 +201,7 @@ def test_psnr_is_measured_against_lossless_ways(made):
         if folder == "base":
             assert (psnr["jpeg_db"] == psnr["direct_db"]).all()
         tables.write(PSNR, psnr, store / folder / "psnr.csv")
-        summary = summarise(store / folder / "index.parquet", size_px, psnr)
+        summary = summary_of(store / folder / "index.parquet", size_px, psnr)
         tables.write(SUMMARY, summary, store / folder / "summary.csv")
         row = summary.iloc[0]
         assert row["images"] == 11

@@ -12,10 +12,11 @@ import pandas as pd
 
 from cxrscale.common.errors import StudyError
 from cxrscale.common.settings import Text
+from cxrscale.data.contracts import SPLITS
 from cxrscale.data.csv_files import (
     check_filled,
     check_one_of,
-    check_one_patient_a_study,
+    check_one_patient_an_examination,
     check_paths,
     check_unique,
     csv_header,
@@ -28,7 +29,6 @@ from cxrscale.data.formats import Chosen, Format, Sources
 from cxrscale.data.spelling import Reading, loosely
 
 COLUMNS = ("image_id", "subject_id", "study_id", "path", "view")
-SPLITS = ("train", "validate", "combine", "test")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_images(sources: Sources, reading: Reading) -> pd.DataFrame:
         check_filled(frame, column, path)
     check_one_of(frame, "split", SPLITS, path, blank=True)
     check_paths(frame, path)
-    check_one_patient_a_study(frame, path)
+    check_one_patient_an_examination(frame, path)
     frame["native_height_px"] = pd.array([None] * len(frame), dtype="Int32")
     frame["native_width_px"] = pd.array([None] * len(frame), dtype="Int32")
     return frame.rename(columns={"split": "official_split"})[

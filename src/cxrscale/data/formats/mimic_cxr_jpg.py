@@ -1,8 +1,9 @@
 """MIMIC-CXR-JPG, versions 2.0.0 and 2.1.0 (Johnson et al. 2019, arXiv:1901.07042; PhysioNet).
 
-377,110 images of 227,835 studies of 65,379 patients, 8-bit grey JPEG. Labels are given per study, made from its report
-by the CheXpert or the NegBio labeler; each image takes the labels of its study, and images of the 8 studies without a
-label row have none. Version 2.1.0 adds a radiologist's labels of the test set. The csv files may lie zipped or not.
+377,110 images of 227,835 examinations (study_id) of 65,379 patients, 8-bit grey JPEG. Labels are given by examination,
+made from its report by the CheXpert or the NegBio labeler; each image takes those of its examination, and images of the
+8 examinations without a label row have none. Version 2.1.0 adds a radiologist's labels of the test set. The csv files
+may lie zipped or not.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from cxrscale.data.contracts import RADIOLOGIST
 from cxrscale.data.csv_files import (
     check_filled,
     check_one_of,
-    check_one_patient_a_study,
+    check_one_patient_an_examination,
     check_paths,
     check_unique,
     csv_header,
@@ -39,7 +40,7 @@ def _either(stem: str) -> tuple[str, str]:
 
 
 def sources(root: Path, chosen: Chosen) -> Sources:
-    """The csv files that a study reads, by their role. Raises StudyError if one is missing."""
+    """The csv files that are read, by their role. Raises StudyError if one is missing."""
     files = {
         "metadata": _either("mimic-cxr-2.0.0-metadata"),
         "split": _either("mimic-cxr-2.0.0-split"),
@@ -88,7 +89,7 @@ def read_images(sources: Sources, reading: Reading) -> pd.DataFrame:
         }
     )
     check_paths(frame, path)
-    check_one_patient_a_study(frame, path)
+    check_one_patient_an_examination(frame, path)
     return frame
 
 
@@ -108,67 +109,69 @@ def read_labels(sources: Sources, findings: Sequence[str] | None, reading: Readi
     """Raw labels per image, patients in the order of the label file: the columns of `contracts.LABELS`.
 
     findings: which of the 14 to read, None for all. reading: how ids are taken, and where what was found is noted. With
-    a `test_labels` source, its studies take the radiologist's labels instead, and the column source says so.
+    a `test_labels` source, its examinations take the radiologist's labels instead, and the column source says so.
     Raises StudyError for a missing column, a repeated or blank id or a value outside the coding.
     """
     findings = list(findings or CHEXPERT_FINDINGS)
     path, metadata = sources["labels"], sources["metadata"]
-    studies = read_csv(path, ["subject_id", "study_id", *findings], reading)
-    check_unique(studies, "study_id", path)
-    check_filled(studies, "subject_id", path)
+    examinations = read_csv(path, ["subject_id", "study_id", *findings], reading)
+    check_unique(examinations, "study_id", path)
+    check_filled(examinations, "subject_id", path)
     for finding in findings:
-        studies[finding] = parse_labels(studies[finding], path, finding)
-    studies["source"] = "negbio" if "negbio" in path.name else "chexpert"
+        examinations[finding] = parse_labels(examinations[finding], path, finding)
+    examinations["source"] = "negbio" if "negbio" in path.name else "chexpert"
     if "test_labels" in sources:
-        studies = _with_radiologist(studies, sources["test_labels"], findings, path, reading)
+        examinations = _with_radiologist(examinations, sources["test_labels"], findings, path, reading)
     images = read_csv(metadata, ["dicom_id", "subject_id", "study_id"], reading)
-    merged = studies.merge(images, on=["subject_id", "study_id"], how="inner")
+    merged = examinations.merge(images, on=["subject_id", "study_id"], how="inner")
     if merged.empty:
         raise StudyError(
-            f"no study of {path} has an image in {metadata}: study_id and subject_id must match. "
+            f"no examination of {path} has an image in {metadata}: study_id and subject_id must match. "
             f"Fetch both files again."
         )
-    _check_matched(studies, images, path, metadata, reading)
+    _check_matched(examinations, images, path, metadata, reading)
     renamed = {"dicom_id": "image_id"} | {f: f"label:{f}" for f in findings}
     columns = ["image_id", "subject_id", "study_id", "source", *(f"label:{f}" for f in findings)]
     return merged.rename(columns=renamed)[columns]
 
 
-def _check_matched(studies: pd.DataFrame, images: pd.DataFrame, path: Path, metadata: Path, reading: Reading) -> None:
-    """Note studies without an image and images without a label row; stop where another spelling may be why, or a
-    study is of two patients."""
+def _check_matched(
+    examinations: pd.DataFrame, images: pd.DataFrame, path: Path, metadata: Path, reading: Reading
+) -> None:
+    """Note examinations without an image and images without a label row; stop where another spelling may be why, or a
+    examination is of two patients."""
     for column in ("subject_id", "study_id"):
-        check_same_spelling(studies[column], images[column], f"{path}: {column}", f"{metadata}: {column}", reading)
-    both = studies[["study_id", "subject_id"]].merge(
+        check_same_spelling(examinations[column], images[column], f"{path}: {column}", f"{metadata}: {column}", reading)
+    both = examinations[["study_id", "subject_id"]].merge(
         images[["study_id", "subject_id"]].drop_duplicates(), on="study_id", suffixes=("", "_of_image")
     )
     other = both[both["subject_id"] != both["subject_id_of_image"]]
     if len(other):
         first = other.iloc[0]
         raise StudyError(
-            f"study {first['study_id']} belongs to patient {first['subject_id']} in {path} and to "
+            f"examination {first['study_id']} belongs to patient {first['subject_id']} in {path} and to "
             f"{first['subject_id_of_image']} in {metadata}; expected one patient. Fetch both files again."
         )
-    of_labels, of_images = (set(frame["study_id"].tolist()) for frame in (studies, images))
-    unlabelled = images[[study not in of_labels for study in images["study_id"].tolist()]]
+    of_labels, of_images = (set(frame["study_id"].tolist()) for frame in (examinations, images))
+    unlabelled = images[[examination not in of_labels for examination in images["study_id"].tolist()]]
     if len(unlabelled):
         reading.note(
             "labels",
-            f"{len(unlabelled):,} of {len(images):,} images belong to {unlabelled['study_id'].nunique():,} studies "
-            f"without a row in {path.name}; they are left out.",
-            f"studies {examples(unlabelled['study_id'].unique())}",
+            f"{len(unlabelled):,} of {len(images):,} images belong to {unlabelled['study_id'].nunique():,} "
+            f"examinations without a row in {path.name}; they are left out.",
+            f"examinations {examples(unlabelled['study_id'].unique())}",
         )
-    without = studies[[study not in of_images for study in studies["study_id"].tolist()]]
+    without = examinations[[examination not in of_images for examination in examinations["study_id"].tolist()]]
     if len(without):
         reading.note(
             "labels",
-            f"{len(without):,} of {len(studies):,} studies of {path.name} have no image in {metadata.name}.",
-            f"studies {examples(without['study_id'])}",
+            f"{len(without):,} of {len(examinations):,} examinations of {path.name} have no image in {metadata.name}.",
+            f"examinations {examples(without['study_id'])}",
         )
 
 
 def _with_radiologist(
-    studies: pd.DataFrame, path: Path, findings: list[str], labels: Path, reading: Reading
+    examinations: pd.DataFrame, path: Path, findings: list[str], labels: Path, reading: Reading
 ) -> pd.DataFrame:
     head = csv_header(path)
     alias = {new: old for old, new in RADIOLOGIST_NAMES.items() if old in head}
@@ -177,16 +180,16 @@ def _with_radiologist(
             raise StudyError(f"{path}: there is no column {name!r} or {other!r}; it has {head}. Expected one of them.")
     test = read_csv(path, ["study_id", *(alias.get(f, f) for f in findings)], reading)
     check_unique(test, "study_id", path)
-    check_same_spelling(test["study_id"], studies["study_id"], f"{path}: study_id", f"{labels}: study_id", reading)
+    check_same_spelling(test["study_id"], examinations["study_id"], f"{path}: study_id", f"{labels}: study_id", reading)
     test = test.rename(columns={old: new for new, old in alias.items()}).set_index("study_id")
-    studies = studies.set_index("study_id", drop=False)
-    both = studies.index.intersection(test.index)
+    examinations = examinations.set_index("study_id", drop=False)
+    both = examinations.index.intersection(test.index)
     if not len(both):
-        raise StudyError(f"no study of {path} is in {labels}: study_id must match. Fetch both files again.")
+        raise StudyError(f"no examination of {path} is in {labels}: study_id must match. Fetch both files again.")
     for finding in findings:
-        studies.loc[both, finding] = parse_labels(test[finding], path, finding).loc[both]
-    studies.loc[both, "source"] = RADIOLOGIST
-    return studies.reset_index(drop=True)
+        examinations.loc[both, finding] = parse_labels(test[finding], path, finding).loc[both]
+    examinations.loc[both, "source"] = RADIOLOGIST
+    return examinations.reset_index(drop=True)
 
 
 FORMAT = Format(

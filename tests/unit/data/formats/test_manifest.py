@@ -51,7 +51,7 @@ def test_split_is_optional(tmp_path):
     [
         ("b,p1", "a,p1", "mine.csv lines 2 and 3: image_id 'a' stands twice"),
         ("b,p1", "b,", "mine.csv line 3: subject_id is blank"),
-        ("p2,s2", "p2,s1", "study s1 belongs to the patients p1 and p2"),
+        ("p2,s2", "p2,s1", "study_id s1 belongs to the patients p1 and p2"),
         ("p2,s2", "p2,", "mine.csv line 4: study_id is blank"),
         ("three.jpg", "../three.jpg", "line 4: path '../three.jpg' leads out of dataset.root"),
         ("three.jpg", "", "line 4: path is blank"),

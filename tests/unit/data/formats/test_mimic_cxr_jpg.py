@@ -117,8 +117,10 @@ def test_studies_and_images_that_do_not_match_are_counted(tmp_path):
     reading = Reading()
     read_labels(write(tmp_path, labels=LABELS | {"77": ("12000000", {})}), None, reading)
     said = {note.examples: note.note for note in reading.notes}
-    assert said["studies 53"].startswith("1 of 5 images belong to 1 studies without a row in mimic-cxr-2.0.0-chexpert")
-    assert said["studies 77"].startswith("1 of 4 studies of mimic-cxr-2.0.0-chexpert.csv.gz have no image in")
+    assert said["examinations 53"].startswith(
+        "1 of 5 images belong to 1 examinations without a row in mimic-cxr-2.0.0-chexpert"
+    )
+    assert said["examinations 77"].startswith("1 of 4 examinations of mimic-cxr-2.0.0-chexpert.csv.gz have no image in")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_studies_and_images_that_do_not_match_are_counted(tmp_path):
             {"054": ("19000011", {})},
             "study_id holds '054', .*metadata.csv.gz: study_id holds '54', which may be the same",
         ),
-        ({"54": ("10000032", {})}, "study 54 belongs to patient 10000032 in .* and to 19000011 in"),
+        ({"54": ("10000032", {})}, "examination 54 belongs to patient 10000032 in .* and to 19000011 in"),
     ],
 )
 def test_ids_that_the_files_spell_or_pair_otherwise_stop(tmp_path, labels, said):
@@ -146,7 +148,7 @@ def test_ids_of_a_spreadsheet_are_the_same_ids(tmp_path):
 
 def test_a_radiologist_whose_studies_are_no_ones_is_refused(tmp_path):
     write(tmp_path)
-    for study, said in (("99", "no study of .*labeled.csv is in"), ("054", "holds '054', .* holds '54'")):
+    for study, said in (("99", "no examination of .*labeled.csv is in"), ("054", "holds '054', .* holds '54'")):
         put(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", ["study_id", *CHEXPERT_FINDINGS], [(study, *[""] * 14)])
         with pytest.raises(StudyError, match=said):
             read_labels(mimic.sources(tmp_path, Chosen(None, "chexpert", "radiologist")))
@@ -213,7 +215,7 @@ def test_digests_follow_the_content_of_the_csv_files(tmp_path):
         ({"images": [*IMAGES, IMAGES[0]]}, r"metadata.csv.gz lines 2 and 7: dicom_id 'a1' stands twice"),
         (
             {"images": [*IMAGES, ("e1", "77", "51", "PA", "train")]},
-            "study 51 belongs to the patients 10000032 and 77",
+            "study_id 51 belongs to the patients 10000032 and 77",
         ),
         (
             {"images": [*IMAGES, ("e1", "77", "55", "PA", "dev")]},
@@ -247,7 +249,7 @@ def test_a_size_that_is_no_number_names_file_line_and_value(tmp_path):
             "chexpert.csv.gz line 2: Edema is '2.0'; expected 1, 0, -",
         ),
         ({"findings": CHEXPERT_FINDINGS[1:]}, "chexpert.csv.gz: there is no column 'Atelectasis'; it has"),
-        ({"labels": {"51": ("1", {})}}, "no study of .* has an image in .*metadata.csv.gz"),
+        ({"labels": {"51": ("1", {})}}, "no examination of .* has an image in .*metadata.csv.gz"),
     ],
 )
 def test_labels_that_cannot_be_right_are_refused(tmp_path, changed, said):
