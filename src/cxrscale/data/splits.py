@@ -166,8 +166,8 @@ def unread_in_test(table: pd.DataFrame) -> np.ndarray:
         first = outside.iloc[0]
         raise StudyError(
             f"labels.test_source is radiologist, but {outside['study_id'].nunique()} examinations that the "
-            f"radiologist read are not in test (first: {first['study_id']}, in {first['split']}). Expected the official "
-            f"split of the data set; set labels.test_source to same."
+            f"radiologist read are not in test (first: {first['study_id']}, in {first['split']}). Expected the "
+            f"official split of the data set; set labels.test_source to same."
         )
     return (test & ~read).to_numpy(dtype=bool) & bool(read.any())
 

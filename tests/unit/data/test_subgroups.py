@@ -1,6 +1,7 @@
 import pytest
 
 from cxrscale.common.errors import StudyError
+from cxrscale.common.provenance import file_digest
 from cxrscale.data.spelling import Reading
 from cxrscale.data.subgroups import checked_digest, read_subgroups
 
