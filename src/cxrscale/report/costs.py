@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from cxrscale.common.rows import MEAN
 from cxrscale.report.cells import Cell, PageTable, number
 from cxrscale.report.drawing import legend, line_of_model, plain, resolution_colours, say
 from cxrscale.report.inputs import (
@@ -11,7 +12,6 @@ from cxrscale.report.inputs import (
     Results,
     averaged_over,
     cost_frame,
-    overall_finding,
     values_averaged,
 )
 from cxrscale.report.sections import Drawn, Section
@@ -60,7 +60,8 @@ def cost_table(results: Results) -> PageTable:
 
 def cost_points(results: Results) -> pd.DataFrame:
     """A row a (model, resolution_px): mean seconds and the AUROC averaged over findings (of the only one, if one)."""
-    levels, (overall, _) = results["averages"], overall_finding(results)
+    levels = results["averages"]
+    overall = MEAN if MEAN in set(levels["finding"]) else results.findings[0]
     seconds = cost_frame(results).groupby(["model", "resolution_px"], sort=False)["seconds"].mean().reset_index()
     return seconds.merge(levels[levels["finding"] == overall], on=["model", "resolution_px"], how="left")
 
