@@ -7,10 +7,8 @@ import matplotlib
 from cxrscale.common import atomic, tables
 from cxrscale.common.joblog import job
 from cxrscale.data.spelling import Reading
-from cxrscale.report.drawing import save
-from cxrscale.report.explaining import draw_activation
 from cxrscale.report.inputs import ReportSettings, Results
-from cxrscale.report.page import draw_figures, render_local, render_report, summary_lines
+from cxrscale.report.page import build, render_local, render_report, summary_lines
 from cxrscale.results import Study
 
 with job(snakemake.log[0], __file__) as log:
@@ -24,13 +22,10 @@ with job(snakemake.log[0], __file__) as log:
         Path(boxes) if boxes else None,
         Reading(snakemake.params.exact_ids),
     )
-    drawn = draw_figures(results, settings) | {"cam": draw_activation(results, settings)}
-    folders = {"cam": Path(snakemake.output.local_figures)}
-    figure_paths = {name: folders.get(name, Path(snakemake.output.figures)) / f"{name}.png" for name in drawn}
-    for name, figure in drawn.items():
-        save(figure, figure_paths[name])
-    atomic.write_text(snakemake.output.report, render_report(results, settings, figure_paths))
-    atomic.write_text(snakemake.output.local, render_local(results, settings, figure_paths["cam"]))
+    page = build(results, settings)
+    page.save_figures(snakemake.output.figures, private_folder=snakemake.output.local_figures)
+    atomic.write_text(snakemake.output.report, render_report(page))
+    atomic.write_text(snakemake.output.local, render_local(page))
     lines = summary_lines(results, settings, snakemake.output.report)
     atomic.write_text(snakemake.output.summary, "".join(f"{line}\n" for line in lines))
     for line in lines:

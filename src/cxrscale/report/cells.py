@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table of the page; cells that are text become Cells. marked: numbers of the rows that stand out."""
+    """A table of the page; cells that are text become Cells. marked: numbers of the rows that stand out. private: it
+    names patients or their images."""
 
+    kind: ClassVar[str] = "table"
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
     marked: frozenset[int] = frozenset()
+    private: bool = False
 
     @property
     def cells(self) -> list[list[Cell]]:
@@ -85,11 +88,11 @@ def average_rows(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) 
     return pd.DataFrame(rows, columns=[*by, *values, "n", "reason"])
 
 
-def p_text(p: Any) -> str:
+def p_text(p: Any, called: str = "p") -> str:
     """A p value as it is written: "p = 0.012", "p < 0.001"."""
     if missing(p):
         return "no p"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{called} < 0.001" if p < 0.001 else f"{called} = {p:.3f}"
 
 
 def first_row(frame: pd.DataFrame, **where: Any) -> dict[str, Any] | None:

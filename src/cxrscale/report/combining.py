@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import pandas as pd
+from markupsafe import Markup
 
 from cxrscale.combine.contracts import PRIMARY, SEEDS
-from cxrscale.common.rows import ALL_LEARNERS, CHOSEN, MEAN, MEAN_LABEL
+from cxrscale.common.rows import CHOSEN
 from cxrscale.report.cells import (
     DASH,
     Cell,
@@ -13,12 +13,27 @@ from cxrscale.report.cells import (
     average_rows,
     first_row,
     join,
-    joined_reasons,
     measure,
     missing,
     number,
+    p_text,
 )
-from cxrscale.report.inputs import ReportSettings, Results, averaged_over, shown_findings
+from cxrscale.report.inputs import (
+    ReportSettings,
+    Results,
+    averaged_over,
+    overall_finding,
+    shown_findings,
+    single_findings,
+)
+from cxrscale.report.sections import Block, Bullets, Details, Paragraph, Section
+from cxrscale.report.weights import (
+    calibration_sentence,
+    doubt_sentence,
+    ensemble_name,
+    learners_calibration_table,
+    weights_drawn,
+)
 
 #: method -> what the page calls it.
 METHODS = {
@@ -30,15 +45,49 @@ METHODS = {
     "nonnegative": "Non-negative logistic regression",
     "logistic": "Logistic regression",
 }
-#: A learner with a smaller calibration slope is far too sure: its log odds should be halved or more.
-TOO_SURE = 0.5
 
 
-def p_text(row: dict[str, Any] | None) -> str:
+def section(results: Results, settings: ReportSettings) -> Section:
+    control, controls = control_table(results, settings), controls_table(results, settings)
+    too_sure = calibration_sentence(results, settings)
+    blocks: list[Block] = [
+        Paragraph(gains_sentence(results, settings)),
+        *what_control_says(results, settings),
+        *([control] if control else []),
+        overall_table(results, settings),
+        *([Paragraph(too_sure)] if too_sure else []),
+        weights_drawn(results, settings),
+        Paragraph(doubt_sentence(results, settings)),
+        Details("By finding", [stacking_table(results, settings)]),
+        Details("Every way of combining, by finding", [methods_table(results, settings)]),
+        *([Details("Every control", [controls])] if controls else []),
+        Details("Calibration of the learners", [learners_calibration_table(results, settings)]),
+    ]
+    return Section("combining", "What combining gains", blocks, link="Combining")
+
+
+def what_control_says(results: Results, settings: ReportSettings) -> list[Block]:
+    """Nothing where nothing is combined."""
+    sentences = control_sentences(results, settings)
+    if not sentences:
+        return []
+    asked = Markup(
+        "<b>Is it resolution, or any ensemble?</b> Any ensemble of k learners tends to beat one of them, so k "
+        "resolutions are held against k learners of <em>one</em> resolution that differ in their seed."
+    )
+    one_seed = len(set(results.learners["seed"])) == 1
+    return [
+        Paragraph(asked),
+        Bullets(sentences),
+        *([Paragraph("With one seed, all of this is about these learners.")] if one_seed else []),
+    ]
+
+
+def corrected_p(row: dict[str, Any] | None) -> str:
     """The p value, corrected where it was; empty if there is none."""
     for name, label in (("p_holm", "p (Holm)"), ("p", "p")):
         if row is not None and not missing(row[name]):
-            return f"{label} < 0.001" if row[name] < 0.001 else f"{label} = {row[name]:.3f}"
+            return p_text(row[name], label)
     return ""
 
 
@@ -47,24 +96,7 @@ def tested(row: dict[str, Any] | None, value: str) -> Cell:
     if row is None:
         return Cell(DASH, "not combined")
     cell = measure(row, value, "lower", "upper", signed=True)
-    return Cell(cell.text, "; ".join(filter(None, [cell.note, p_text(row)])))
-
-
-def _single_findings(results: Results, settings: ReportSettings) -> list[str]:
-    return [f for f in shown_findings(results, settings) if f != MEAN]
-
-
-def _overall(results: Results) -> tuple[str, str]:
-    """The finding that stands for all, and its name: the mean, or the only one."""
-    return (MEAN, MEAN_LABEL.lower()) if len(results.findings) > 1 else (results.findings[0], results.findings[0])
-
-
-def ensemble_name(results: Results, ensemble: str) -> str:
-    members = results["scale_weights"][results["scale_weights"]["ensemble"] == ensemble]
-    k = len(members[["model", "resolution_px"]].drop_duplicates())
-    if ensemble == ALL_LEARNERS:
-        return f"all {k} learners"
-    return f"the only resolution of {ensemble}" if k == 1 else f"the {k} resolutions of {ensemble}"
+    return Cell(cell.text, "; ".join(filter(None, [cell.note, corrected_p(row)])))
 
 
 def _counted(results: Results) -> str:
@@ -74,7 +106,7 @@ def _counted(results: Results) -> str:
 
 def overall_table(results: Results, settings: ReportSettings) -> PageTable:
     """A row an ensemble and method: AUROC averaged over findings, gains, log loss."""
-    finding, name = _overall(results)
+    finding, name = overall_finding(results)
     losses = average_rows(results["stacked"], ["ensemble", "finding", "method"], ["log_loss"])
     rows: list[list[Cell | str]] = []
     for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
@@ -108,7 +140,7 @@ def stacking_table(results: Results, settings: ReportSettings) -> PageTable:
     """A row an ensemble and finding: best single, mean and the declared method."""
     rows: list[list[Cell | str]] = []
     for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
-        for finding in _single_findings(results, settings):
+        for finding in single_findings(results, settings):
             where = {"ensemble": ensemble, "finding": finding}
             best = first_row(results["gains"], **where, method="best_single", against="mean")
             mean = first_row(results["gains"], **where, method="mean", against="best_single")
@@ -146,7 +178,7 @@ def methods_table(results: Results, settings: ReportSettings) -> PageTable:
     """A row an ensemble and finding, a column a method."""
     rows: list[list[Cell | str]] = []
     for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
-        for finding in _single_findings(results, settings):
+        for finding in single_findings(results, settings):
             cells: list[Cell | str] = []
             for method in METHODS:
                 against = "mean" if method == "best_single" else "best_single"
@@ -160,7 +192,7 @@ def methods_table(results: Results, settings: ReportSettings) -> PageTable:
 def gains_sentence(results: Results, settings: ReportSettings) -> str:
     """For how many findings fitted weights beat the best single learner."""
     chosen = results["gains"][(results["gains"]["method"] == PRIMARY) & (results["gains"]["against"] == "best_single")]
-    chosen = chosen[chosen["finding"].isin(_single_findings(results, settings)) & (chosen["n_learners"] > 1)]
+    chosen = chosen[chosen["finding"].isin(single_findings(results, settings)) & (chosen["n_learners"] > 1)]
     parts = []
     for ensemble, rows in chosen.groupby("ensemble", sort=False):
         shown = rows["p_holm"] < 1 - settings.confidence
@@ -177,7 +209,7 @@ def gains_sentence(results: Results, settings: ReportSettings) -> str:
 
 def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
     """For each model, whether combining resolutions is more than combining learners."""
-    overall, name = _overall(results)
+    overall, name = overall_finding(results)
     sentences = []
     for model in results.models:
         where = {"model": model, "method": PRIMARY, "control": CHOSEN}
@@ -198,7 +230,7 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
             else "so combining resolutions is worse than combining seeds" if upper < 0
             else "which shows no gain of resolution beyond that of ensembling"
         )  # fmt: skip
-        findings = results["control"][results["control"]["finding"].isin(_single_findings(results, settings))]
+        findings = results["control"][results["control"]["finding"].isin(single_findings(results, settings))]
         for column, value in where.items():
             findings = findings[findings[column] == value]
         shown = findings["p_holm"] < 1 - settings.confidence
@@ -244,7 +276,7 @@ def control_table(results: Results, settings: ReportSettings) -> PageTable | Non
 
 def controls_table(results: Results, settings: ReportSettings) -> PageTable | None:
     """A row a model and method, a column a control: effects averaged over findings. None without any control."""
-    overall, name = _overall(results)
+    overall, name = overall_finding(results)
     known = results["control"][results["control"]["effect"].notna() & (results["control"]["finding"] == overall)]
     if known.empty:
         return None
@@ -256,103 +288,3 @@ def controls_table(results: Results, settings: ReportSettings) -> PageTable | No
     caption = f"Effect of combining resolutions against every control, {name}; exploratory."
     head = ["Model", "Way of combining", *("Chosen on validation" if c == CHOSEN else f"{c} px" for c in controls)]
     return PageTable(caption, head, rows)
-
-
-def calibration_table(results: Results, settings: ReportSettings) -> PageTable:
-    """A row a learner's model and resolution: how far its probabilities can be taken at their word, on combine."""
-    weights = results["scale_weights"]
-    own = weights[
-        (weights["ensemble"] == weights["model"]) & weights["finding"].isin(_single_findings(results, settings))
-    ]
-    rows: list[list[Cell | str]] = []
-    marked = set()
-    for (model, px), group in own.groupby(["model", "resolution_px"], sort=False):
-        slope = group["slope"].dropna()
-        if slope.empty:
-            rows.append([str(model), f"{px} px", DASH, Cell(DASH, joined_reasons(group["reason"]) or ""), DASH])
-            continue
-        if slope.median() < TOO_SURE:
-            marked.add(len(rows))
-        rows.append(
-            [
-                str(model),
-                f"{px} px",
-                number(group["log_loss"].mean()),
-                Cell(number(slope.median(), 2), f"{number(slope.min(), 2)} to {number(slope.max(), 2)}"),
-                number(group["intercept"].median(), 2, signed=True),
-            ]
-        )
-    caption = (
-        "Calibration of the learners on the images that weights are fitted on, over findings, folds and seeds. Slope 1 "
-        f"and intercept 0 are calibrated; a slope below 1 is too sure, and those below {TOO_SURE} are marked. In a "
-        "mean of probabilities those who are sure decide, right or wrong: there it can lose to its best member."
-    )
-    return PageTable(
-        caption, ["Model", "Resolution", "Log loss (mean)", "Slope (median)", "Intercept"], rows, frozenset(marked)
-    )
-
-
-def calibration_sentence(results: Results, settings: ReportSettings) -> str | None:
-    """Why weights on probabilities lose, where they do; None where they do not."""
-    finding, name = _overall(results)
-    parts = []
-    for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
-        plain, calibrated = (
-            first_row(results["gains"], ensemble=ensemble, finding=finding, method=method, against="best_single")
-            for method in (PRIMARY, "softmax_calibrated")
-        )
-        if plain is None or calibrated is None or missing(plain["gain"]) or not plain["gain"] < 0:
-            continue
-        slope = results["scale_weights"].loc[results["scale_weights"]["ensemble"] == ensemble, "slope"].dropna()
-        parts.append(
-            f"with {ensemble_name(results, str(ensemble))} by {number(plain['gain'], signed=True)} (each learner "
-            f"calibrated first: {number(calibrated['gain'], signed=True)}; calibration slopes from "
-            f"{number(slope.min(), 2)} to {number(slope.max(), 2)})"
-        )
-    if not parts:
-        return None
-    return (
-        f"Fitted weights on probabilities fall behind the best single learner, {name}, {join(parts)}. Where "
-        "calibrating the learners mends that, the cause is learners that are too sure or not sure enough, not what "
-        "they see."
-    )
-
-
-def weights_frame(results: Results) -> pd.DataFrame:
-    """Weights averaged over folds and seeds, with the ends of their intervals and whether half or more are doubted."""
-    by = ["ensemble", "finding", "model", "resolution_px"]
-    averaged = average_rows(results["scale_weights"], by, ["weight"])
-    ends = average_rows(results["scale_weights"], by, ["lower", "upper"])
-    doubted = (
-        results["scale_weights"]["warning"]
-        .notna()
-        .groupby([results["scale_weights"][b] for b in by], sort=False)
-        .mean()
-    )
-    return averaged.merge(ends[[*by, "lower", "upper"]], on=by).assign(doubted=(doubted >= 0.5).to_numpy())
-
-
-def doubt_sentence(results: Results, settings: ReportSettings) -> str:
-    """How many weights mean little, because another learner could stand in."""
-    frame = weights_frame(results)
-    frame = frame[frame["finding"].isin(_single_findings(results, settings))]
-    held = frame.assign(doubted=frame["weight"].where(frame["doubted"], 0.0)).groupby(
-        ["ensemble", "finding"], sort=False
-    )
-    most = int((held["doubted"].sum() > 0.5).sum())
-    return (
-        f"For {most} of {held.ngroups} ensembles and findings, more than half of the weight lies on learners that are "
-        "too much alike (*): each could be left out and another take its place at no visible loss, so that such a "
-        "weight says little about its resolution."
-    )
-
-
-def weight_warnings(results: Results, settings: ReportSettings) -> list[str]:
-    """Where weights are not fitted."""
-    rows = results["scale_weights"][results["scale_weights"]["finding"].isin(_single_findings(results, settings))]
-    several = rows.groupby(["ensemble", "fold", "seed", "finding"])["weight"].transform("size") > 1
-    rows = rows[several & rows["reason"].notna()]
-    return [
-        f"{finding}, fold {fold}: stacking weights are equal, not fitted ({joined_reasons(group['reason'])})."
-        for (finding, fold), group in rows.groupby(["finding", "fold"], sort=False)
-    ]

@@ -4,8 +4,8 @@ The colours are viridis, which keeps its order for colour-blind readers and in g
 function that takes frames, beside the section that shows it; nothing is read, written or kept there.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib
@@ -14,8 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-
-from cxrscale.common.atomic import replacing
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -27,10 +25,11 @@ GREY = "0.35"
 DRAWN_PX = 256
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG at 110 dots an inch; the same figure gives the same bytes."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+def png_of(figure: Figure) -> bytes:
+    """A figure as PNG at 110 dots an inch; the same figure gives the same bytes."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=110, metadata={"Software": None})
+    return written.getvalue()
 
 
 def resolution_colours(resolutions: Sequence[int]) -> dict[int, Any]:
@@ -72,6 +71,31 @@ def legend(
         handles=entries, title=note, title_fontsize=8, fontsize=8, loc="outside lower center",
         ncols=min(max(len(entries), 1), 4), frameon=False,
     )  # fmt: skip
+
+
+def resolution_axis(axis: Axes, resolutions: Sequence[int], room: float) -> None:
+    """Resolutions along x, doublings equally far apart. room: the factor left beyond the first and the last."""
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(resolutions, [str(r) for r in resolutions])
+    axis.set_xticks([], minor=True)
+    axis.set_xlim(min(resolutions) / room, max(resolutions) * room)
+
+
+def beside(resolutions: pd.Series, m: int, n_models: int, step: float) -> np.ndarray:
+    """Where model m's values stand at each resolution: beside those of others, so that intervals can be told apart."""
+    return resolutions.to_numpy(float) * 2 ** (step * (m - (n_models - 1) / 2))
+
+
+def line_of_model(
+    axis: Axes, x: Iterable[float], rows: pd.DataFrame, m: int, colours: Mapping[int, Any], markersize: float = 5.5
+) -> None:
+    """The values of model m against x, with their intervals. rows: resolution_px, value, lower, upper."""
+    x = list(x)
+    axis.plot(x, rows["value"], linestyle=LINES[m % len(LINES)], color=GREY, linewidth=1, zorder=1)
+    for at, row in zip(x, rows.to_dict("records"), strict=True):
+        colour = colours[int(row["resolution_px"])]
+        axis.plot([at, at], [row["lower"], row["upper"]], color=colour, linewidth=1.6, zorder=2)
+        axis.plot(at, row["value"], MARKERS[m % len(MARKERS)], color=colour, markersize=markersize, zorder=3)
 
 
 def say(axis: Axes, text: str) -> None:

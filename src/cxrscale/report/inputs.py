@@ -151,11 +151,27 @@ def averaged_over(results: Results, intervals: bool = True) -> str:
     return f", averaged over {n} {what}{ends}"
 
 
+def values_averaged(results: Results) -> str:
+    """The same as a sentence, for the end of a caption."""
+    averaged = averaged_over(results, intervals=False)
+    return f" Values are{averaged.removeprefix(',')}." if averaged else ""
+
+
 def shown_findings(results: Results, settings: ReportSettings) -> dict[str, str]:
     """finding -> what it is called, in order; the mean last, where there is more than one finding to average."""
     chosen = list(settings.findings or results.findings)
     labels = {f: f for f in results.findings if f in chosen}
     return labels | ({MEAN: MEAN_LABEL} if len(results.findings) > 1 else {})
+
+
+def single_findings(results: Results, settings: ReportSettings) -> list[str]:
+    """Those of `shown_findings` without the mean."""
+    return [f for f in shown_findings(results, settings) if f != MEAN]
+
+
+def overall_finding(results: Results) -> tuple[str, str]:
+    """The finding that stands for all, and its name: the mean, or the only one."""
+    return (MEAN, MEAN_LABEL.lower()) if len(results.findings) > 1 else (results.findings[0], results.findings[0])
 
 
 def cost_frame(results: Results) -> pd.DataFrame:

@@ -6,9 +6,19 @@ import pandas as pd
 
 from cxrscale.common.rows import ALL_IMAGES, MEAN
 from cxrscale.report.cells import DASH, Cell, PageTable, average_rows, first_row, measure, missing, number, text_or
-from cxrscale.report.inputs import KEY, ReportSettings, Results, averaged_over, shown_findings
+from cxrscale.report.inputs import KEY, ReportSettings, Results, averaged_over, shown_findings, single_findings
+from cxrscale.report.sections import Paragraph, Section
 
 VALUES = ("value", "lower", "upper")
+
+
+def section(results: Results, settings: ReportSettings) -> Section:
+    said = (
+        "Values of single learners on test, at the reference resolution. Intervals take patients as the unit; how each "
+        "metric is defined is in docs/evaluation.md."
+    )
+    tables = performance_tables(results, settings)
+    return Section("performance", "How good the learners are", [Paragraph(said), *tables], link="Performance")
 
 
 def on_test(results: Results, settings: ReportSettings) -> pd.DataFrame:
@@ -140,10 +150,9 @@ def variance_table(results: Results, settings: ReportSettings, frame: pd.DataFra
     """The three intervals of AUROC side by side."""
     rows: list[list[Cell | str]] = []
     for model in results.models:
-        for finding, label in shown_findings(results, settings).items():
-            if finding != MEAN:
-                kinds = ("clustered", "bootstrap", "delong")
-                rows.append([model, label, *(_cell(frame, model, finding, "auroc", kind) for kind in kinds)])
+        for finding in single_findings(results, settings):
+            kinds = ("clustered", "bootstrap", "delong")
+            rows.append([model, finding, *(_cell(frame, model, finding, "auroc", kind) for kind in kinds)])
     caption = (
         f"The same AUROCs with three {settings.confidence:.0%} intervals, a check. The first two take patients as the "
         "unit and should agree; DeLong's takes images for independent and is too short where patients have several."

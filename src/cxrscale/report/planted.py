@@ -1,12 +1,14 @@
 """Synthetic data: whether the planted answer was found, at each resolution."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxrscale.combine.contracts import PRIMARY
+from cxrscale.report.answer import difference_cell
 from cxrscale.report.cells import DASH, Cell, PageTable, first_row, measure, missing, number, text_or
 from cxrscale.report.inputs import ReportSettings, Results, shown_findings
-from cxrscale.report.resolutions import answer, answer_cell, difference_cell
+from cxrscale.report.sections import Paragraph, Section
+from cxrscale.report.sufficient import answer, answer_cell
 
 AS_PLANTED = "as planted"
 NOT_AS_PLANTED = "not as planted"
@@ -19,44 +21,32 @@ NO_GAIN_OR_LOSS = "no gain, or a loss"
 AT_NEITHER = "visible at neither"
 
 
+def section(results: Results, settings: ReportSettings) -> Section | None:
+    """Nothing where nothing was planted."""
+    if results.planted is None:
+        return None
+    said = (
+        "The data set is synthetic: each finding was drawn with a pattern of known scale, so that the answer is known, "
+        "at every resolution. “Undecided” says that the study, its pictures or its training, is too small to tell."
+    )
+    if settings.geometry == "pad":
+        said += " Pixels needed are counted across the picture itself, without its borders."
+    table = planted_table(results, settings)
+    return Section("planted", "Against the planted truth", [Paragraph(said), table], link="Planted truth")
+
+
 def planted_table(results: Results, settings: ReportSettings) -> PageTable:
     """What was drawn against what was found: a row a finding and model, a column a resolution up to the reference."""
     assert results.planted is not None
     reference = settings.reference_px
     smaller = sorted({r for model in results.models for r in results.resolutions(model) if r < reference})
     labels = shown_findings(results, settings)
-    rows: list[list[Cell | str]] = []
-    for _, planted in results.planted.iterrows():
-        finding, pattern, wavelength = str(planted["finding"]), str(planted["pattern"]), float(planted["wavelength"])
-        if finding not in labels:
-            continue
-        striped = pattern in ("grating", "line")
-        needed = 2 / wavelength if striped else None
-        drawn = Cell(pattern, f"wavelength {number(wavelength)}: more than {needed:.0f} px" if needed else "")
-        for model in results.models:
-            row: list[Cell | str] = [finding, model, drawn]
-            planted_px = None
-            if pattern in ("none", "any"):
-                row += [difference_cell(results, settings, model, finding, r) for r in smaller]
-                top = first_row(results["averages"], model=model, finding=finding, resolution_px=reference)
-                row.append(measure(top, "value", "lower", "upper") if top else Cell(DASH, "not trained"))
-            else:
-                tested = [_below(results, settings, model, finding, r, pattern, needed) for r in smaller]
-                tested.append(_reference(results, model, finding, needed, reference))
-                row += [cell for cell, _ in tested]
-                held = [r for r in results.resolutions(model) if needed is None or needed < r]
-                planted_px = min(held, default=None)
-            found = answer(results, settings, model, finding)
-            row += [f"{planted_px} px" if planted_px else DASH, answer_cell(found, settings)]
-            if pattern == "none":
-                row.append(_chance(results, model, finding, settings))
-            elif pattern == "any":
-                row.append(_gained(results, model, finding))
-            else:
-                words = [word for _, word in tested]
-                same = found.px == planted_px or planted_px is None or planted_px > reference
-                row.append(overall(words, same) if smaller else Cell(DASH, "no smaller resolution was tried"))
-            rows.append(row)
+    rows = [
+        planted_row(results, settings, model, {str(k): v for k, v in planted.items()}, smaller)
+        for planted in results.planted.to_dict("records")
+        if str(planted["finding"]) in labels
+        for model in results.models
+    ]
     head = [
         "Finding", "Model", "Pattern", *(f"{r} px minus {reference} px" for r in smaller), f"AUROC at {reference} px",
         "Smallest sufficient: planted", "Found", "Overall",
@@ -72,6 +62,35 @@ def planted_table(results: Results, settings: ReportSettings) -> PageTable:
         f"Pattern relation: two places far apart, which a larger picture may take out of the receptive field."
     )
     return PageTable(caption, head, rows)
+
+
+def planted_row(
+    results: Results, settings: ReportSettings, model: str, planted: Mapping[str, Any], smaller: Sequence[int]
+) -> list[Cell | str]:
+    """planted: finding, pattern, wavelength. smaller: resolutions below the reference, a column each."""
+    reference = settings.reference_px
+    finding, pattern, wavelength = str(planted["finding"]), str(planted["pattern"]), float(planted["wavelength"])
+    needed = 2 / wavelength if pattern in ("grating", "line") else None
+    drawn = Cell(pattern, f"wavelength {number(wavelength)}: more than {needed:.0f} px" if needed else "")
+    row: list[Cell | str] = [finding, model, drawn]
+    found = answer(results, settings, model, finding)
+    planted_px = None
+    if pattern in ("none", "any"):
+        row += [difference_cell(results, settings, model, finding, r) for r in smaller]
+        top = first_row(results["averages"], model=model, finding=finding, resolution_px=reference)
+        row.append(measure(top, "value", "lower", "upper") if top else Cell(DASH, "not trained"))
+        none = pattern == "none"
+        said = _chance(results, model, finding, settings) if none else _gained(results, model, finding)
+    else:
+        tested = [_below(results, settings, model, finding, r, pattern, needed) for r in smaller]
+        tested.append(_reference(results, model, finding, needed, reference))
+        row += [cell for cell, _ in tested]
+        held = [r for r in results.resolutions(model) if needed is None or needed < r]
+        planted_px = min(held, default=None)
+        same = found.px == planted_px or planted_px is None or planted_px > reference
+        words = [word for _, word in tested]
+        said = overall(words, same) if smaller else Cell(DASH, "no smaller resolution was tried")
+    return [*row, f"{planted_px} px" if planted_px else DASH, answer_cell(found, settings), said]
 
 
 def expected_gain(pattern: str, needed: float | None, resolution: int, reference: int) -> str:

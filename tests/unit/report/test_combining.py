@@ -1,121 +1,68 @@
 """What the page says about ensembles, from what the stage writes."""
 
-from types import SimpleNamespace
-
-import numpy as np
-import pandas as pd
-import pytest
-
 from cxrscale.combine.ensembles import ALL_METHODS
-from cxrscale.combine.settings import StackingSettings
-from cxrscale.combine.stack import stack
-from cxrscale.report import combining
-from cxrscale.report.combining import METHODS
-from cxrscale.report.inputs import ReportSettings
-
-N = 1200
-PATIENT = np.arange(N) // 2
-SPLIT = np.array(["validate", "combine", "test", "test"])[PATIENT % 4]
-TARGET = np.random.default_rng(0).integers(0, 2, (2, N))
-SETTINGS = ReportSettings(
-    title="", study="", findings=None, patient_pictures=False, reference_px=64, margin_auroc=0.01, confidence=0.95,
-    joint_confidence=0.99, geometry="stretch", native_at_least_px=0, settings=[],
-)  # fmt: skip
+from cxrscale.report.combining import (
+    METHODS,
+    control_sentences,
+    control_table,
+    controls_table,
+    gains_sentence,
+    methods_table,
+    overall_table,
+    stacking_table,
+)
+from cxrscale.report.weights import learners_calibration_table, weight_warnings
 
 
-@pytest.fixture
-def results(write_predictions):
-    """(strength and scale of the logits by resolution, seeds) -> what the page reads."""
-
-    def make(resolutions, seeds=1, shared=0.8):
-        paths = {}
-        for r, (strength, scale) in resolutions.items():
-            own = np.random.default_rng(r).normal(size=(2, N))
-            for s in range(seeds):
-                noise = np.random.default_rng([r, s]).normal(size=(2, N))
-                odds = strength * (2 * TARGET - 1) + np.sqrt(shared) * own + np.sqrt(1 - shared) * noise
-                odds *= scale
-                paths["m", r, 0, s] = write_predictions(
-                    f"{r}-{s}", SPLIT, PATIENT, {"A": odds[0], "B": odds[1]}, {"A": TARGET[0], "B": TARGET[1]}
-                )
-        frames = stack(paths, {0: "combine"}, StackingSettings(1e-8, 100, 100, 0.95, 0))
-        learners = pd.DataFrame(list(paths), columns=["model", "resolution_px", "fold", "seed"])
-        return SimpleNamespace(**frames, models=["m"], findings=["A", "B"], learners=learners)
-
-    return make
-
-
-def test_with_one_seed_a_gain_is_one_of_ensembling(results):
-    found = results({32: (0.8, 1), 64: (0.8, 1)})
-    assert combining.gains_sentence(found, SETTINGS) == (
+def test_with_one_seed_a_gain_is_one_of_ensembling(make_settings, make_stacked):
+    found = make_stacked({32: (0.8, 1), 64: (0.8, 1)})
+    assert gains_sentence(found, make_settings()) == (
         "Findings for which combining by fitted weights is shown to beat the best single learner: 2 of 2 with the 2 "
         "resolutions of m. Any ensemble tends to beat one learner."
     )
-    assert combining.control_sentences(found, SETTINGS) == [
+    assert control_sentences(found, make_settings()) == [
         "m: a gain of its 2 resolutions together is one of ensembling; it is not shown to be one of resolution "
         "(2 learners of one resolution need 2 seeds, there is 1)."
     ]
-    assert combining.control_table(found, SETTINGS) is None
-    assert combining.controls_table(found, SETTINGS) is None
+    assert control_table(found, make_settings()) is None
+    assert controls_table(found, make_settings()) is None
 
 
-def test_with_seeds_the_control_is_told_and_shown(results):
-    found = results({32: (0.8, 1), 64: (0.8, 1)}, seeds=4)
-    (sentence,) = combining.control_sentences(found, SETTINGS)
+def test_with_seeds_the_control_is_told_and_shown(make_settings, make_stacked):
+    found = make_stacked({32: (0.8, 1), 64: (0.8, 1)}, seeds=4)
+    (sentence,) = control_sentences(found, make_settings())
     assert "2 resolutions together, against 2 seeds of the resolution that does best on validation" in sentence
     assert "so combining resolutions gains more than combining seeds; better for" in sentence
-    table = combining.control_table(found, SETTINGS)
+    table = control_table(found, make_settings())
     assert [row[1].text for row in table.cells] == ["A", "B", "Mean of all findings"]
     assert "p (Holm)" in table.cells[0][4].note
     assert "Holm" not in table.cells[2][4].note
-    every = combining.controls_table(found, SETTINGS)
+    every = controls_table(found, make_settings())
     assert list(every.head[2:]) == ["Chosen on validation", "32 px", "64 px"]
     assert [row[1].text for row in every.cells] == [METHODS[m] for m in ALL_METHODS[1:]]
 
 
-def test_no_gain_of_resolution_is_said_as_such(results):
-    found = results({32: (0.8, 1), 64: (0.8, 1)}, seeds=2, shared=0.0)
-    (sentence,) = combining.control_sentences(found, SETTINGS)
+def test_no_gain_of_resolution_is_said_as_such(make_settings, make_stacked):
+    found = make_stacked({32: (0.8, 1), 64: (0.8, 1)}, seeds=2, shared=0.0)
+    (sentence,) = control_sentences(found, make_settings())
     assert "which shows no gain of resolution beyond that of ensembling; better for 0" in sentence
 
 
-def test_tables_hold_every_method_and_finding(results):
-    found = results({32: (0.8, 1), 64: (0.8, 1)})
-    table = combining.overall_table(found, SETTINGS)
+def test_tables_hold_every_method_and_finding(make_settings, make_stacked):
+    found = make_stacked({32: (0.8, 1), 64: (0.8, 1)})
+    table = overall_table(found, make_settings())
     assert [row[1].text for row in table.cells] == list(METHODS.values())
     assert list(METHODS) == list(ALL_METHODS)
     gain = found["gains"].set_index(["finding", "method", "against"]).loc["(mean)", "softmax", "best_single"]
     assert table.cells[2][3].text == f"{gain['gain']:+.3f}"
     assert f"{gain['lower']:+.3f} to {gain['upper']:+.3f}; p < 0.001" in table.cells[2][3].note
-    assert len(combining.stacking_table(found, SETTINGS).rows) == 2
-    assert len(combining.methods_table(found, SETTINGS).rows) == 2
+    assert len(stacking_table(found, make_settings()).rows) == 2
+    assert len(methods_table(found, make_settings()).rows) == 2
 
 
-def test_a_loss_by_learners_that_are_too_sure_is_explained(results):
-    found = results({32: (0.5, 1), 64: (1.5, 20)}, shared=0.0)
-    sentence = combining.calibration_sentence(found, SETTINGS)
-    assert sentence.startswith("Fitted weights on probabilities fall behind the best single learner")
-    assert "calibration slopes from 0.1" in sentence
-    table = combining.calibration_table(found, SETTINGS)
-    assert table.marked == frozenset({1})
-    assert [row[1].text for row in table.cells] == ["32 px", "64 px"]
-    calm = results({32: (0.8, 1), 64: (0.8, 1)})
-    assert combining.calibration_sentence(calm, SETTINGS) is None
-    assert combining.calibration_table(calm, SETTINGS).marked == frozenset()
-
-
-def test_learners_that_are_alike_are_starred_and_counted(results):
-    found = results({32: (0.8, 1), 64: (0.8, 1)})
-    assert not combining.weights_frame(found)["doubted"].any()
-    assert combining.doubt_sentence(found, SETTINGS).startswith("For 0 of 2")
-    alike = SimpleNamespace(**vars(found) | {"weights": found["scale_weights"].assign(warning="x")})
-    assert combining.weights_frame(alike)["doubted"].all()
-    assert combining.doubt_sentence(alike, SETTINGS).startswith("For 2 of 2")
-
-
-def test_one_learner_is_no_warning_and_no_gain(results):
-    found = results({64: (0.8, 1)})
-    assert combining.weight_warnings(found, SETTINGS) == []
-    assert combining.gains_sentence(found, SETTINGS) == "One learner a model: nothing is combined."
-    assert combining.control_sentences(found, SETTINGS) == []
-    assert combining.calibration_table(found, SETTINGS).rows[0][2] == "–"
+def test_one_learner_is_no_warning_and_no_gain(make_settings, make_stacked):
+    found = make_stacked({64: (0.8, 1)})
+    assert weight_warnings(found, make_settings()) == []
+    assert gains_sentence(found, make_settings()) == "One learner a model: nothing is combined."
+    assert control_sentences(found, make_settings()) == []
+    assert learners_calibration_table(found, make_settings()).rows[0][2] == "–"
