@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrscale.combine.contracts import CONTROL, GAINS, PRIMARY, SCALE_WEIGHTS
+from cxrscale.combine.contracts import CONTROL, GAINS, SCALE_WEIGHTS
+from cxrscale.combine.methods import BEST_SINGLE, PRIMARY
 from cxrscale.common import tables
 from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES, CHOSEN, MEAN
 from cxrscale.evaluate.contracts import AUROC, BETTER_BELOW, CONFIRMATORY, DIFFERENCES, EQUIVALENT, NEEDS, SUFFICIENT
@@ -51,9 +52,9 @@ class Study:
         differences = tables.read(DIFFERENCES, comparison / "differences.csv")
         self.differences = differences[differences["kind"] == CONFIRMATORY]
         self.sufficient = tables.read(SUFFICIENT, comparison / "sufficient.csv")
-        self.weights = tables.read(SCALE_WEIGHTS, stacking / "weights.csv")
+        self.weights = tables.read(SCALE_WEIGHTS, stacking / "scale_weights.csv")
         gains = tables.read(GAINS, stacking / "gains.csv")
-        self.gains = gains[(gains["method"] == PRIMARY) & (gains["against"] == "best_single")]
+        self.gains = gains[(gains["method"] == PRIMARY) & (gains["against"] == BEST_SINGLE)]
         control = tables.read(CONTROL, stacking / "control.csv")
         self.control = control[(control["method"] == PRIMARY) & (control["control"] == CHOSEN)]
         self.models = list(dict.fromkeys(self.levels["model"]))
