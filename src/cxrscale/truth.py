@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES, MEAN
-from cxrscale.evaluate.contracts import BETTER_BELOW, EQUIVALENT, NEEDS
+from cxrscale.combine.methods import BEST_SINGLE, PRIMARY
+from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES, CHOSEN, MEAN
+from cxrscale.evaluate.contracts import BETTER_BELOW, CONFIRMATORY, EQUIVALENT, NEEDS
 from cxrscale.results import Study
 
 STRIPES = ("grating", "line")
@@ -44,11 +45,13 @@ class Found:
     def __init__(self, folder: Path, data: Path, margin: float) -> None:
         self.study, self.margin = Study.open(folder), margin
         self.planted = pd.read_csv(data / "planted.csv")
-        table = self.study.table
-        self.levels, self.sufficient, self.scale_weights = table("auroc"), table("sufficient"), table("scale_weights")
-        self.differences = table("differences").query("kind == @CONFIRMATORY")
-        self.gains = table("gains").query("method == @PRIMARY and against == 'best_single'")
-        self.control = table("control").query("method == @PRIMARY and control == @CHOSEN")
+        self.levels, self.sufficient, self.scale_weights = map(
+            self.study.table, ("auroc", "sufficient", "scale_weights")
+        )
+        differences, gains, control = map(self.study.table, ("differences", "gains", "control"))
+        self.differences = differences[differences["kind"] == CONFIRMATORY]
+        self.gains = gains[(gains["method"] == PRIMARY) & (gains["against"] == BEST_SINGLE)]
+        self.control = control[(control["method"] == PRIMARY) & (control["control"] == CHOSEN)]
         self.models = list(dict.fromkeys(self.levels["model"]))
         self.resolutions_px = sorted(int(r) for r in set(self.levels["resolution_px"]))
         self.reference_px = int(self.sufficient["reference_px"].iloc[0])

@@ -1,17 +1,12 @@
-"""Combining learners whose weights can be read, and the tables that this stage writes (docs/stacking.md)."""
+"""The tables that this stage writes: ensembles, their scale weights, gains and control (docs/stacking.md)."""
 
 from cxrscale.common.rows import ALL_LEARNERS, CHOSEN, MEAN
 from cxrscale.common.tables import Column, Table
 
-#: The declared method, the paper's: only its tests are corrected for the number of findings; others are exploratory.
-PRIMARY = "softmax"
 #: Seeds from which on the chance of training is part of the gains' intervals; with fewer they are about these learners.
 SEEDS = 3
 
-_METHODS = (
-    "best_single (by validation), mean (of probabilities), softmax (the paper's), softmax_calibrated, convex_logits, "
-    "nonnegative or logistic"
-)
+_METHOD = Column("method", "text", "a method of cxrscale.combine.methods")
 _SET = (
     Column("ensemble", "text", f"a model (its resolutions are combined), or {ALL_LEARNERS}"),
     Column("fold", "int32", "the fold"),
@@ -33,19 +28,19 @@ SCALE_WEIGHTS = Table(
     name="scale_weights",
     file="{study}/stacking/scale_weights.csv",
     shown=True,
-    row=f"a learner's weight in an ensemble for a finding, by {PRIMARY}",
+    row="a learner's scale weight in an ensemble for a finding, by the declared method",
     columns=(
         *_SET,
         *_LEARNER,
         Column("weight", "float64", "0 to 1, sum 1 over the ensemble"),
         Column("lower", "float64", "lower end of its interval, patients of combine resampled", null="not fitted"),
         Column("upper", "float64", "upper end of its interval", null="not fitted"),
-        Column("warning", "text", "why the weight says little about this learner", null="no such doubt"),
+        Column("warning", "text", "why the scale weight says little about this learner", null="no such doubt"),
         Column("gap", "float64", "at most this far from the least mean log loss, in nats", null="not fitted"),
         Column("log_loss", "float64", "the learner's own mean log loss on combine, in nats", null="not fitted"),
         Column("slope", "float64", "of its calibration on combine; 1: calibrated, below: too sure", null="not fitted"),
         Column("intercept", "float64", "of its calibration on combine, in log odds; 0: calibrated", null="not fitted"),
-        Column("reason", "text", "why the weights are equal instead of fitted", null="they are fitted"),
+        Column("reason", "text", "why the scale weights are equal instead of fitted", null="they are fitted"),
     ),
     key=("ensemble", "fold", "seed", "finding", "model", "resolution_px"),
 )
@@ -53,14 +48,12 @@ SCALE_WEIGHTS = Table(
 COEFFICIENTS = Table(
     name="coefficients",
     file="{study}/stacking/coefficients.csv",
-    row="a learner in an ensemble for a finding, by a fitted method that works on logits or calibrated probabilities",
+    row="a learner in an ensemble for a finding, by an exploratory method",
     columns=(
         *_SET,
-        Column("method", "text", "softmax_calibrated, convex_logits, nonnegative or logistic"),
+        _METHOD,
         *_LEARNER,
-        Column(
-            "coefficient", "float64", "weight of the calibrated probability (softmax_calibrated), else of the logit"
-        ),
+        Column("coefficient", "float64", "of the learner's probability or of its logit, as the method has it"),
         Column("intercept", "float64", "of the ensemble, in log odds, the same for all its learners"),
     ),
     key=("ensemble", "fold", "seed", "finding", "method", "model", "resolution_px"),
@@ -74,15 +67,15 @@ STACKED = Table(
     columns=(
         *_SET[:3],
         Column("finding", "text", f"the finding; {MEAN}: mean over the findings that have a value"),
-        Column("method", "text", _METHODS),
+        _METHOD,
         Column("auroc", "float64", "test AUROC", null=_UNDEFINED),
         Column("lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
         Column("upper", "float64", "upper end of its interval", null=_UNDEFINED),
         Column("log_loss", "float64", "mean log loss on test, in nats", null=_UNDEFINED),
-        Column("gain", "float64", "AUROC minus that of best_single", null=_UNDEFINED),
+        Column("gain", "float64", "AUROC minus that of the best single learner", null=_UNDEFINED),
         Column("gain_lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
         Column("gain_upper", "float64", "upper end of its interval", null=_UNDEFINED),
-        Column("learner", "text", "best_single: the learner chosen, as model-resolution", null="other methods"),
+        Column("learner", "text", "the learner that the method picks, as model-resolution", null="it combines them"),
         _REASON,
     ),
     key=("ensemble", "fold", "seed", "finding", "method"),
@@ -97,8 +90,8 @@ GAINS = Table(
     columns=(
         _SET[0],
         STACKED.columns[3],
-        STACKED.columns[4],
-        Column("against", "text", "best_single or mean"),
+        _METHOD,
+        Column("against", "text", "the method that the gain is counted from"),
         Column("n_learners", "int32", "learners that are combined"),
         Column("auroc", "float64", "test AUROC of method", null=_UNDEFINED),
         Column("auroc_lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
@@ -124,7 +117,7 @@ CONTROL = Table(
     columns=(
         Column("model", "text", "the model whose resolutions are combined"),
         STACKED.columns[3],
-        Column("method", "text", "how both are combined: a method of stacked, without best_single"),
+        Column("method", "text", "how both are combined: a method of cxrscale.combine.methods that combines"),
         Column("control", "text", f"resolution of the control in px, or {CHOSEN}: the best on validate"),
         Column("chosen_px", "text", f"{CHOSEN}: the resolution that validate chose, by fold", null="others"),
         Column("n_learners", "int32", "learners in each ensemble"),

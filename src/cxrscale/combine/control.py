@@ -8,21 +8,23 @@ that each learner is used equally often. (Learners of one seed share initial wei
 makes them more alike; so seeds differ within both.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
-from cxrscale.combine.ensembles import FoldScores, correct
+from cxrscale.combine.ensembles import FoldScores, LearnerKey, correct
 from cxrscale.combine.estimates import Estimate, TrainingVariance, average, contrast, estimate, training_variance
-from cxrscale.combine.methods import METHODS, fit
+from cxrscale.combine.methods import combining, fit_all
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.common.rows import CHOSEN, MEAN
 from cxrscale.evaluate.auroc import auroc
 
-Learner = tuple[str, int, int]
 #: None -> the ensembles over resolutions, resolution -> those of one resolution; a list of learners each.
-Groups = dict[int | None, list[list[Learner]]]
+Groups = dict[int | None, list[list[LearnerKey]]]
+#: What an AUROC is of: None -> the ensembles over resolutions, resolution -> its control, CHOSEN -> the chosen control.
+Side = int | str | None
 
 
 def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -> Groups:
@@ -39,15 +41,20 @@ def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -
 
 @dataclass
 class Controlled:
-    """models: model -> its resolutions, seeds and why there is no control. estimates: (model, finding) -> fold -> of
-    the methods of the ensembles over resolutions, of each control, and of the chosen one; draws: what seeds bring to
-    these, see `_by_seed`; chosen: (model, finding, method) -> the resolutions that validate chose, by fold."""
+    """models: model -> its resolutions, seeds and why there is no control. estimates: (model, finding) -> fold -> their
+    scores as `places`; draws: what seeds bring to these, see `_by_seed`; chosen: (model, finding, method) -> the
+    resolutions that validate chose, by fold."""
 
     models: dict[str, tuple[list[int], list[int], str | None]] = field(default_factory=dict)
     estimates: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
     draws: dict[tuple[str, str], dict[int, list[list[Estimate]]]] = field(default_factory=dict)
     chosen: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
+
+
+def places(resolutions: Sequence[int]) -> dict[tuple[Side, str], int]:
+    """(side, method) -> where its AUROC is among the scores of an estimate of the control."""
+    return {key: i for i, key in enumerate(product([None, *resolutions, CHOSEN], combining()))}
 
 
 def reason_without(resolutions: Sequence[int], seeds: Sequence[int]) -> str | None:
@@ -77,8 +84,8 @@ def control_fold(scores: FoldScores, settings: StackingSettings, result: Control
             if scores.reason(k) is None:
                 ensembles = _Ensembles(scores, k, settings.tolerance)
                 best = _best(ensembles, groups)
-                for method, b in zip(METHODS, best, strict=True):
-                    result.chosen.setdefault((model, finding, method), []).append(resolutions[b])
+                for method, resolution in best.items():
+                    result.chosen.setdefault((model, finding, method), []).append(resolution)
                 defined.append(ensembles.estimate(groups, best))
                 draws.append(_by_seed(ensembles, defined[-1], model, resolutions, seeds, best))
                 result.estimates.setdefault((model, finding), {})[scores.fold] = defined[-1]
@@ -95,15 +102,15 @@ class _Ensembles:
 
     def __init__(self, scores: FoldScores, k: int, tolerance: float) -> None:
         self.scores, self.k, self.tolerance = scores, k, tolerance
-        self.known: dict[tuple[Learner, ...], tuple[Estimate, np.ndarray]] = {}
+        self.known: dict[tuple[LearnerKey, ...], tuple[Estimate, np.ndarray]] = {}
 
-    def score(self, learners: Sequence[Learner]) -> tuple[Estimate, np.ndarray]:
-        """AUROCs of METHODS on test, and on validate (NaN where that has one class)."""
+    def score(self, learners: Sequence[LearnerKey]) -> tuple[Estimate, np.ndarray]:
+        """AUROCs of the methods that combine on test, and on validate (NaN where that has one class)."""
         key = tuple(sorted(learners))
         if key not in self.known:
-            k, test, validate, combine = self.k, self.scores.test, self.scores.validate, self.scores.combine
+            k, test, validate = self.k, self.scores.test, self.scores.validate
             at = self.scores.members(key)
-            fitted = fit(combine.logits[at, :, k], combine.target[:, k], self.tolerance)
+            fitted = fit_all(self.scores.evidence(key, k, self.tolerance), combining())
             odds = fitted.log_odds(test.logits[at, :, k])
             found = estimate(odds, test.target[:, k], test.patient, int(test.patient.max()) + 1)
             counted = ~np.isnan(validate.target[:, k])
@@ -112,24 +119,23 @@ class _Ensembles:
             self.known[key] = found, selected
         return self.known[key]
 
-    def estimate(self, groups: Groups, best: Sequence[int]) -> Estimate:
-        """AUROCs of (over resolutions, each control in turn, the chosen control) x METHODS. best: see `_best`."""
-        parts = [average([self.score(learners)[0] for learners in ensembles]) for ensembles in groups.values()]
-        picked = [(1 + b, m) for m, b in enumerate(best)]
-        return Estimate(
-            np.concatenate([*(p.value for p in parts), [parts[c].value[m] for c, m in picked]]),
-            np.column_stack([*(p.influence for p in parts), *(parts[c].influence[:, m] for c, m in picked)]),
-            np.empty((len(METHODS) * (len(parts) + 1), 0)),
-            all(p.known for p in parts),
-        )
+    def estimate(self, groups: Groups, best: Mapping[str, int]) -> Estimate:
+        """AUROCs as `places`. best: see `_best`."""
+        parts = {side: average([self.score(learners)[0] for learners in group]) for side, group in groups.items()}
+        picked = [(parts[best[method]], m) for m, method in enumerate(combining())]
+        value = np.concatenate([*(p.value for p in parts.values()), [p.value[m] for p, m in picked]])
+        influence = [*(p.influence for p in parts.values()), *(p.influence[:, m] for p, m in picked)]
+        known = all(p.known for p in parts.values())
+        return Estimate(value, np.column_stack(influence), np.empty((len(value), 0)), known)
 
 
-def _best(ensembles: _Ensembles, groups: Groups) -> list[int]:
-    """By method: which control, counted from 0, does best on validate; the largest where that has one class, as for the
+def _best(ensembles: _Ensembles, groups: Groups) -> dict[str, int]:
+    """By method: the resolution whose control does best on validate; the largest where that has one class, as for the
     best single learner."""
-    controls = [group for resolution, group in groups.items() if resolution is not None]
-    on_validate = np.array([np.mean([ensembles.score(x)[1] for x in group], axis=0) for group in controls])
-    return [len(controls) - 1 if np.isnan(c).any() else int(np.argmax(c)) for c in on_validate.T]
+    controls = {resolution: group for resolution, group in groups.items() if resolution is not None}
+    on_validate = np.array([np.mean([ensembles.score(x)[1] for x in group], axis=0) for group in controls.values()])
+    best = [-1 if np.isnan(c).any() else int(np.argmax(c)) for c in on_validate.T]
+    return {method: list(controls)[b] for method, b in zip(combining(), best, strict=True)}
 
 
 def _by_seed(
@@ -138,7 +144,7 @@ def _by_seed(
     model: str,
     resolutions: Sequence[int],
     seeds: Sequence[int],
-    best: Sequence[int],
+    best: Mapping[str, int],
 ) -> list[list[Estimate]]:
     """Groups of one estimate a seed: the mean over groups of their variance over seeds, divided by the number of seeds
     S, is what the chance of training adds to an effect in `whole`.
@@ -154,7 +160,8 @@ def _by_seed(
         rests = [[s for s in seeds if s != out] for out in seeds]
         left_out = [ensembles.estimate(ensembles_of(model, resolutions, rest), best) for rest in rests]
         return [[combination(n, whole, 1 - n, other) for other in left_out]]
-    scale, of_resolutions = np.sqrt(1 - 1 / k), slice(len(METHODS))
+    scale, at = np.sqrt(1 - 1 / k), places(resolutions)
+    of_resolutions = [at[None, method] for method in combining()]
     groups = []
     for r in resolutions:
         alone = [ensembles.score([(model, r, s)])[0] for s in seeds]
@@ -192,26 +199,26 @@ def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[st
         for finding in findings:
             folds = list(result.estimates.get((model, finding), {}).values())
             draws = result.draws.get((model, finding), {}).values()
-            for m, method in enumerate(METHODS):
-                for c, control in enumerate([CHOSEN, *map(str, resolutions)] if reason is None else [CHOSEN]):
-                    row: dict[str, object] = {
-                        "model": model, "finding": finding, "method": method, "control": control,
-                        "n_learners": len(resolutions), "n_seeds": len(seeds), "n_folds": len(folds),
-                        "reason": reason or (None if folds else "AUROC is undefined in every fold"),
-                    }  # fmt: skip
-                    rows.append(row)
-                    if not folds:
-                        continue
-                    if control == CHOSEN and finding != MEAN:
-                        row["chosen_px"] = ", ".join(map(str, result.chosen[model, finding, method]))
-                    one = np.eye(len(folds[0].value))
-                    ours, theirs = one[m], one[(c or len(resolutions) + 1) * len(METHODS) + m]
-                    effect = contrast(folds, ours - theirs, [_training(of_fold, ours - theirs) for of_fold in draws])
-                    row |= {
-                        "auroc_resolutions": contrast(folds, ours).value,
-                        "auroc_control": contrast(folds, theirs).value,
-                        "effect": effect.value, "p": effect.p, "reason": effect.reason,
-                    }  # fmt: skip
-                    row["lower"], row["upper"] = effect.interval(settings.confidence)
+            one = dict(zip(places(resolutions), np.eye(len(places(resolutions))), strict=True))
+            sides: list[Side] = [CHOSEN, *resolutions] if reason is None else [CHOSEN]
+            for method, control in product(combining(), sides):
+                row: dict[str, object] = {
+                    "model": model, "finding": finding, "method": method, "control": str(control),
+                    "n_learners": len(resolutions), "n_seeds": len(seeds), "n_folds": len(folds),
+                    "reason": reason or (None if folds else "AUROC is undefined in every fold"),
+                }  # fmt: skip
+                rows.append(row)
+                if not folds:
+                    continue
+                if control == CHOSEN and finding != MEAN:
+                    row["chosen_px"] = ", ".join(map(str, result.chosen[model, finding, method]))
+                ours, theirs = one[None, method], one[control, method]
+                effect = contrast(folds, ours - theirs, [_training(of_fold, ours - theirs) for of_fold in draws])
+                row |= {
+                    "auroc_resolutions": contrast(folds, ours).value,
+                    "auroc_control": contrast(folds, theirs).value,
+                    "effect": effect.value, "p": effect.p, "reason": effect.reason,
+                }  # fmt: skip
+                row["lower"], row["upper"] = effect.interval(settings.confidence)
     correct([row for row in rows if row["control"] == CHOSEN], ["model"])
     return rows

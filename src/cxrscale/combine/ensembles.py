@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit
 
-from cxrscale.combine.contracts import PRIMARY, SEEDS
+from cxrscale.combine.contracts import SEEDS
 from cxrscale.combine.estimates import (
     Estimate,
     TrainingVariance,
@@ -20,23 +19,19 @@ from cxrscale.combine.estimates import (
     replicates_of,
     training_variance,
 )
-from cxrscale.combine.methods import METHODS, Combiner, Fitted, best_single, fit, stand_ins
+from cxrscale.combine.methods import BEST_SINGLE, METHODS, PRIMARY, Evidence, Fitted, Role, fit_all, named
+from cxrscale.combine.scale_weights import scale_weight_rows
 from cxrscale.combine.settings import StackingSettings
-from cxrscale.combine.simplex import MIXTURE, likelihoods, simplex_weights
 from cxrscale.common.rows import ALL_LEARNERS, MEAN
 from cxrscale.evaluate.auroc import weighted_auroc
-from cxrscale.evaluate.bootstrap import interval, patient_weights, replicate
+from cxrscale.evaluate.bootstrap import interval, replicate
 from cxrscale.evaluate.metrics import reason_undefined
-from cxrscale.evaluate.predictions import Scores
+from cxrscale.evaluate.predictions import Scores, read_scores
 from cxrscale.evaluate.verdicts import holm
 
-#: Methods in the order of the tables, and those that a gain is counted from.
-ALL_METHODS = ("best_single", *METHODS)
-AGAINST = ("best_single", "mean")
-#: Methods whose gains are bootstrapped too; the others are exploratory.
-BOOTSTRAPPED = ("best_single", "mean", PRIMARY)
-
-
+#: model, resolution_px, seed: a learner of a fold.
+LearnerKey = tuple[str, int, int]
+#: model, resolution_px, fold, seed.
 Key = tuple[str, int, int, int]
 
 
@@ -45,13 +40,24 @@ class FoldScores:
     """All learners of a fold: (model, resolution_px, seed) in the order of the logits' first axis, by split."""
 
     fold: int
-    learners: Sequence[tuple[str, int, int]]
+    learners: Sequence[LearnerKey]
     validate: Scores
     combine: Scores
     test: Scores
 
-    def members(self, learners: Sequence[tuple[str, int, int]]) -> list[int]:
+    def members(self, learners: Sequence[LearnerKey]) -> list[int]:
         return [self.learners.index(learner) for learner in learners]
+
+    def evidence(self, learners: Sequence[LearnerKey], k: int, tolerance: float) -> Evidence:
+        """What an ensemble of these learners is fitted on for finding k."""
+        at, validate, combine = self.members(learners), self.validate, self.combine
+        return Evidence(
+            combine.logits[at, :, k],
+            combine.target[:, k],
+            validate.logits[at, :, k],
+            validate.target[:, k],
+            tolerance,
+        )
 
     def reason(self, k: int) -> str | None:
         """Why finding k has no AUROC on test, or None."""
@@ -63,16 +69,17 @@ def read_fold(predictions: Mapping[Key, Path], fold: int, combine_split: str) ->
     """predictions: (model, resolution_px, fold, seed) -> file."""
     keys = [key for key in predictions if key[2] == fold]
     paths = [predictions[key] for key in keys]
-    validate, combine, test = (Scores(paths, split) for split in ("validate", combine_split, "test"))
-    return FoldScores(fold, [(model, px, seed) for model, px, _, seed in keys], validate, combine, test)
+    scores = read_scores(paths, ("validate", combine_split, "test"))
+    learners = [(model, px, seed) for model, px, _, seed in keys]
+    return FoldScores(fold, learners, scores["validate"], scores[combine_split], scores["test"])
 
 
 @dataclass
 class Stacked:
-    """weights, coefficients, stacked: rows of the tables. estimates: (ensemble, finding) -> fold -> one of each seed,
-    their scores as ALL_METHODS; reasons: why some are missing; sizes: ensemble -> number of learners."""
+    """scale_weights, coefficients, stacked: rows of the tables. estimates: (ensemble, finding) -> fold -> one of each
+    seed, their scores as METHODS; reasons: why some are missing; sizes: ensemble -> number of learners."""
 
-    weights: list[dict[str, object]] = field(default_factory=list)
+    scale_weights: list[dict[str, object]] = field(default_factory=list)
     coefficients: list[dict[str, object]] = field(default_factory=list)
     stacked: list[dict[str, object]] = field(default_factory=list)
     estimates: dict[tuple[str, str], dict[int, list[Estimate]]] = field(default_factory=dict)
@@ -93,7 +100,7 @@ def stack_fold(scores: FoldScores, settings: StackingSettings, result: Stacked) 
 
 def _stack_one(
     ensemble: str,
-    learners: Sequence[tuple[str, int, int]],
+    learners: Sequence[LearnerKey],
     scores: FoldScores,
     settings: StackingSettings,
     result: Stacked,
@@ -104,27 +111,25 @@ def _stack_one(
     losses: list[np.ndarray] = []
     for k, finding in enumerate(scores.test.findings):
         who = where | {"finding": finding}
-        fitted = fit(scores.combine.logits[at, :, k], scores.combine.target[:, k], settings.tolerance)
-        result.weights += _weight_rows(who, learners, fitted, scores.combine, at, k, settings)
+        fitted = fit_all(scores.evidence(learners, k, settings.tolerance))
+        result.scale_weights += scale_weight_rows(who, learners, fitted, scores.combine.patient, settings)
         result.coefficients += _coefficient_rows(who, learners, fitted)
-        best = best_single(scores.validate.logits[at, :, k], scores.validate.target[:, k])
-        names = {"best_single": f"{learners[best][0]}-{learners[best][1]}"}
-        rows = [who | {"method": m, "learner": names.get(m), "reason": scores.reason(k)} for m in ALL_METHODS]
+        reason = scores.reason(k)
+        rows = [who | {"method": m, "learner": _picked(fitted, m, learners), "reason": reason} for m in METHODS]
         result.stacked += rows
         by_fold = result.estimates.setdefault((ensemble, finding), {})
-        if (reason := scores.reason(k)) is not None:
+        if reason is not None:
             result.reasons.setdefault((ensemble, finding), []).append(reason)
             continue
         target = scores.test.target[:, k]
-        single = Combiner(np.eye(len(learners))[best], on_logits=True).log_odds(scores.test.logits[at, :, k])
-        odds = np.vstack([single, fitted.log_odds(scores.test.logits[at, :, k])])  # (method, image)
+        odds = fitted.log_odds(scores.test.logits[at, :, k])  # (method, image)
         found = _estimate(odds, target, scores, settings)
         by_fold.setdefault(scores.fold, []).append(found)
         defined.append(found)
         losses.append(_log_loss(odds, target))
         _fill(rows, found, losses[-1], settings.confidence)
     reason = None if defined else "no finding has a value"
-    rows = [where | {"finding": MEAN, "method": m, "reason": reason} for m in ALL_METHODS]
+    rows = [where | {"finding": MEAN, "method": m, "reason": reason} for m in METHODS]
     result.stacked += rows
     by_fold = result.estimates.setdefault((ensemble, MEAN), {})
     if defined:
@@ -135,15 +140,29 @@ def _stack_one(
         result.reasons.setdefault((ensemble, MEAN), []).append("no finding has a value")
 
 
+def _picked(fitted: Fitted, method: str, learners: Sequence[LearnerKey]) -> str | None:
+    """The learner that a method picks; None if it combines them."""
+    if METHODS[method].combines:
+        return None
+    model, px, _ = learners[int(np.argmax(fitted.combiners[method].scale_weight))]
+    return f"{model}-{px}"
+
+
 def _estimate(odds: np.ndarray, target: np.ndarray, scores: FoldScores, settings: StackingSettings) -> Estimate:
+    """odds: (method, image), as METHODS. Exploratory methods are not bootstrapped."""
     patient = scores.test.patient
     drawn = np.full((len(odds), settings.replicates), np.nan)
-    chosen = [ALL_METHODS.index(m) for m in BOOTSTRAPPED]
+    chosen = [i for i, method in enumerate(METHODS.values()) if method.role is not Role.EXPLORATORY]
     # One seed a fold, as in the comparison: all findings and ensembles see the same patients in the same replicate.
     drawn[chosen] = replicate(
         weighted_auroc, odds[chosen], target, patient, settings.replicates, settings.seed + scores.fold
     )
     return estimate(odds, target, patient, int(patient.max()) + 1, drawn)
+
+
+def _one_of_each() -> dict[str, np.ndarray]:
+    """method -> the coefficients of a `contrast` that is its AUROC alone."""
+    return dict(zip(METHODS, np.eye(len(METHODS)), strict=True))
 
 
 def _log_loss(odds: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -155,72 +174,37 @@ def _log_loss(odds: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _fill(rows: Sequence[dict[str, object]], found: Estimate, losses: np.ndarray, confidence: float) -> None:
     """Put values and intervals into the rows of one fold, seed and finding, a row a method."""
-    one = np.eye(len(rows))
-    for i, row in enumerate(rows):
-        level, gain = contrast([found], one[i]), contrast([found], one[i] - one[0])
-        row |= {"auroc": level.value, "log_loss": losses[i], "gain": gain.value, "reason": level.reason}
+    one = _one_of_each()
+    for row, loss in zip(rows, losses, strict=True):
+        own = one[str(row["method"])]
+        level, gain = contrast([found], own), contrast([found], own - one[BEST_SINGLE])
+        row |= {"auroc": level.value, "log_loss": loss, "gain": gain.value, "reason": level.reason}
         row["lower"], row["upper"] = level.level_interval(confidence)
         row["gain_lower"], row["gain_upper"] = gain.interval(confidence)
 
 
-def _weight_rows(
-    who: dict[str, object],
-    learners: Sequence[tuple[str, int, int]],
-    fitted: Fitted,
-    combine: Scores,
-    at: Sequence[int],
-    k: int,
-    settings: StackingSettings,
-) -> list[dict[str, object]]:
-    weight = fitted.combiners[PRIMARY].weight
-    rows = [
-        who | {"model": model, "resolution_px": px, "weight": w, "reason": fitted.reason}
-        for (model, px, _), w in zip(learners, weight, strict=True)
-    ]
-    if fitted.solution is None:
-        return rows
-    target = combine.target[:, k]
-    counted = ~np.isnan(target)
-    likelihood = likelihoods(expit(combine.logits[at][:, counted, k].T), target[counted])
-    rng = np.random.default_rng([settings.seed, int(str(who["fold"]))])
-    draws = patient_weights(combine.patient, settings.scale_weight_replicates, rng)[:, counted]
-    draws = draws[draws.sum(axis=1) > 0].astype(np.float64)
-    refits = simplex_weights(likelihood, MIXTURE, draws, start=weight, tolerance=settings.tolerance).weight
-    patient = combine.patient[counted]
-    spare = stand_ins(likelihood, weight, patient, settings.confidence, settings.tolerance)
-    names = [f"{model} at {px} px" for model, px, _ in learners]
-    for i, row in enumerate(rows):
-        row["lower"], row["upper"] = interval(refits[:, i], settings.confidence)
-        row["gap"] = fitted.solution.gap[0]
-        row["log_loss"], row["slope"], row["intercept"] = fitted.log_loss[i], fitted.slope[i], fitted.offset[i]
-        if i in spare:
-            row["warning"] = f"{names[spare[i]]} takes its place without a visible loss"
-        elif i in spare.values() and weight[i] < min(weight[j] for j in spare if spare[j] == i):
-            row["warning"] = f"could take the place of {names[next(j for j in spare if spare[j] == i)]}"
-    return rows
-
-
 def _coefficient_rows(
-    who: dict[str, object], learners: Sequence[tuple[str, int, int]], fitted: Fitted
+    who: dict[str, object], learners: Sequence[LearnerKey], fitted: Fitted
 ) -> list[dict[str, object]]:
-    if fitted.reason is not None:
+    if fitted.evidence.reason is not None:
         return []
     return [
         who | {"method": m, "model": model, "resolution_px": px, "coefficient": w, "intercept": combiner.intercept}
         for m, combiner in fitted.combiners.items()
-        if m not in BOOTSTRAPPED
-        for (model, px, _), w in zip(learners, combiner.weight, strict=True)
+        if METHODS[m].role is Role.EXPLORATORY
+        for (model, px, _), w in zip(learners, combiner.scale_weight, strict=True)
     ]
 
 
 def gain_rows(result: Stacked, settings: StackingSettings) -> list[dict[str, object]]:
     """Rows of GAINS: gains averaged over seeds within a fold, then over folds."""
-    one = dict(zip(ALL_METHODS, np.eye(len(ALL_METHODS)), strict=True))
+    one = _one_of_each()
+    bootstrapped = named(Role.PRIMARY, Role.REFERENCE)
     rows: list[dict[str, object]] = []
     for (ensemble, finding), by_fold in result.estimates.items():
         folds = [average(seeds) for seeds in by_fold.values()]
-        for method in ALL_METHODS:
-            for against in AGAINST:
+        for method in METHODS:
+            for against in named(Role.REFERENCE):
                 if method == against:
                     continue
                 row: dict[str, object] = {
@@ -238,7 +222,7 @@ def gain_rows(result: Stacked, settings: StackingSettings) -> list[dict[str, obj
                 row |= {"auroc": level.value, "gain": gain.value, "p": gain.p, "reason": gain.reason}
                 row["auroc_lower"], row["auroc_upper"] = level.level_interval(settings.confidence)
                 row["lower"], row["upper"] = gain.interval(settings.confidence)
-                if method in BOOTSTRAPPED and against in BOOTSTRAPPED:
+                if method in bootstrapped:
                     drawn = replicates_of(folds, one[method] - one[against])
                     row["boot_lower"], row["boot_upper"] = interval(drawn, settings.confidence)
                 row["sd_seeds"] = _spread_over_seeds(list(by_fold.values()), one[method] - one[against])

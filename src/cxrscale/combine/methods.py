@@ -1,97 +1,110 @@
-"""Ways to combine learners for one finding: each is fitted on some images and gives log odds for others."""
+"""Ways to combine learners for one finding: each is fitted on some images and gives log odds for others.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+METHODS is the only list of them: a new one is a function of `Evidence` and an entry there.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import norm
 
-from cxrscale.combine.simplex import LOGISTIC, MIXTURE, Solution, likelihoods, simplex_weights
+from cxrscale.combine.simplex import LOGISTIC, MIXTURE, Loss, likelihoods, simplex_weights
 from cxrscale.evaluate.auroc import auroc
 from cxrscale.evaluate.metrics import reason_undefined
-
-#: Ways to combine, in the order of the tables; the declared one is `stacking.PRIMARY`.
-METHODS = ("mean", "softmax", "softmax_calibrated", "convex_logits", "nonnegative", "logistic")
-#: A weight below this is no weight, for the question whether it means anything.
-COUNTS = 0.01
 
 
 @dataclass(frozen=True)
 class Combiner:
-    """weight: float64 (learner,), of the logits or of the probabilities. intercept: in log odds, of the ensemble.
-    slope, offset: float64 (learner,), each learner's calibration, applied first."""
+    """A fitted method.
 
-    weight: np.ndarray
+    scale_weight: float64 (learner,), of the logits or of the probabilities. intercept: in log odds, of the ensemble.
+    slope, offset: float64 (learner,), each learner's calibration, applied first. gap: the mean log loss is at most so
+    many nats above the least, NaN where no bound is known.
+    """
+
+    scale_weight: np.ndarray
     on_logits: bool
     intercept: float = 0.0
     slope: np.ndarray | float = 1.0
     offset: np.ndarray | float = 0.0
+    gap: float = float("nan")
 
     def log_odds(self, logits: np.ndarray) -> np.ndarray:
         """logits: (learner, image). Returns float64 (image,); of probabilities that round to 0 or 1 too."""
         logits = (logits.T * self.slope + self.offset).T
         if self.on_logits:
-            return self.intercept + self.weight @ logits
+            return self.intercept + self.scale_weight @ logits
         logits = np.clip(logits, -700, 700)  # whose probabilities are not 0
-        return np.log(self.weight @ expit(logits)) - np.log(self.weight @ expit(-logits))
+        return np.log(self.scale_weight @ expit(logits)) - np.log(self.scale_weight @ expit(-logits))
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """combiners: by method. solution: of the softmax weights. slope, offset, log_loss: (learner,), each learner's
-    calibration and its mean log loss in nats, NaN if not fitted. reason: why all methods are the plain mean, or None.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What methods may be fitted on, for one finding. What several need is worked out once, when it is asked for.
+
+    logits: float64 (learner, image) and target: (image,), NaN where ignored, of combine. validate_logits,
+    validate_target: the same of validate. tolerance: nats of mean log loss above the least, for scale weights on the
+    simplex. Nothing but n_learners, reason and validate_auroc may be asked for where there is a reason.
     """
 
-    combiners: dict[str, Combiner]
-    solution: Solution | None = None
-    slope: np.ndarray = field(default_factory=lambda: np.array([]))
-    offset: np.ndarray = field(default_factory=lambda: np.array([]))
-    log_loss: np.ndarray = field(default_factory=lambda: np.array([]))
-    reason: str | None = None
+    logits: np.ndarray
+    target: np.ndarray
+    validate_logits: np.ndarray
+    validate_target: np.ndarray
+    tolerance: float
 
-    def log_odds(self, logits: np.ndarray, methods: Sequence[str] = METHODS) -> np.ndarray:
-        """logits: (learner, image). Returns float64 (method, image)."""
-        return np.stack([self.combiners[m].log_odds(logits) for m in methods])
+    @property
+    def n_learners(self) -> int:
+        return len(self.logits)
 
+    @cached_property
+    def reason(self) -> str | None:
+        """Why nothing can be fitted on combine, or None."""
+        reason = reason_undefined(int((self.target == 1).sum()), int((self.target == 0).sum()))
+        if reason is not None:
+            return f"{reason} to fit on"
+        return "one learner: nothing to combine" if self.n_learners == 1 else None
 
-def fit(logits: np.ndarray, target: np.ndarray, tolerance: float) -> Fitted:
-    """Fit all methods for one finding. logits: (learner, image); target: (image,), NaN where ignored; tolerance: nats
-    of mean log loss above the least, for weights on the simplex.
+    @cached_property
+    def counted(self) -> np.ndarray:
+        """bool (image,), images of combine that are not ignored; the following hold them alone."""
+        return ~np.isnan(self.target)
 
-    Where nothing can be fitted (one class, one learner), all methods are the plain mean, and a reason is given.
-    """
-    k = len(logits)
-    equal = np.full(k, 1 / k)
-    counted = ~np.isnan(target)
-    reason = reason_undefined(int((target == 1).sum()), int((target == 0).sum()))
-    reason = f"{reason} to fit on" if reason else "one learner: nothing to combine" if k == 1 else None
-    mean = Combiner(equal, on_logits=False)
-    if reason is not None:
-        return Fitted(dict.fromkeys(METHODS, mean), reason=reason)
-    target, rows = target[counted], logits[:, counted].T  # (image, learner)
-    sign = np.where(target > 0, 1.0, -1.0)[:, None]
-    softmax = simplex_weights(likelihoods(expit(rows), target), MIXTURE, tolerance=tolerance)
-    pairs = [logistic(rows[:, [i]], target, nonnegative=True) for i in range(k)]
-    offset, slope = np.array([p[0] for p in pairs]), np.array([p[1][0] for p in pairs])
-    calibrated = simplex_weights(likelihoods(expit(rows * slope + offset), target), MIXTURE, tolerance=tolerance)
-    convex = simplex_weights(sign * rows, LOGISTIC, tolerance=tolerance)
-    nonnegative, free = (logistic(rows, target, nonnegative=n) for n in (True, False))
-    return Fitted(
-        {
-            "mean": mean,
-            "softmax": Combiner(softmax.weight[0], on_logits=False),
-            "softmax_calibrated": Combiner(calibrated.weight[0], on_logits=False, slope=slope, offset=offset),
-            "convex_logits": Combiner(convex.weight[0], on_logits=True),
-            "nonnegative": Combiner(nonnegative[1], on_logits=True, intercept=nonnegative[0]),
-            "logistic": Combiner(free[1], on_logits=True, intercept=free[0]),
-        },
-        softmax,
-        slope,
-        offset,
-        np.logaddexp(0, -sign * rows).mean(axis=0),
-    )
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Logits, float64 (image, learner)."""
+        return self.logits[:, self.counted].T
+
+    @cached_property
+    def outcome(self) -> np.ndarray:
+        """0 or 1, (image,)."""
+        return self.target[self.counted]
+
+    @cached_property
+    def margins(self) -> np.ndarray:
+        """Log odds of what is the case, float64 (image, learner)."""
+        return np.where(self.outcome > 0, 1.0, -1.0)[:, None] * self.rows
+
+    @cached_property
+    def log_loss(self) -> np.ndarray:
+        """Each learner's mean log loss in nats, float64 (learner,)."""
+        return np.asarray(np.logaddexp(0, -self.margins).mean(axis=0))
+
+    @cached_property
+    def calibration(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each learner's slope, 0 or more, and offset (Platt), float64 (learner,)."""
+        pairs = [logistic(self.rows[:, [i]], self.outcome, nonnegative=True) for i in range(self.n_learners)]
+        return np.array([coefficient[0] for _, coefficient in pairs]), np.array([offset for offset, _ in pairs])
+
+    @cached_property
+    def validate_auroc(self) -> np.ndarray:
+        """Each learner's AUROC on validate, float64 (learner,); NaN where that has one class."""
+        counted = ~np.isnan(self.validate_target)
+        return np.array([auroc(logit[counted], self.validate_target[counted]) for logit in self.validate_logits])
 
 
 def logistic(rows: np.ndarray, target: np.ndarray, nonnegative: bool) -> tuple[float, np.ndarray]:
@@ -123,35 +136,158 @@ def logistic(rows: np.ndarray, target: np.ndarray, nonnegative: bool) -> tuple[f
     return float(found.x[0] - coefficient @ centre), coefficient
 
 
-def best_single(logits: np.ndarray, target: np.ndarray) -> int:
-    """Index of the learner with the highest AUROC on validation; the last (largest) where it is undefined."""
-    counted = ~np.isnan(target)
-    values = [auroc(logit[counted], target[counted]) for logit in logits]
-    return len(logits) - 1 if np.isnan(values).all() else int(np.nanargmax(values))
+def _best_single(evidence: Evidence) -> Combiner:
+    """The last learner, the largest, where AUROC on validate is undefined."""
+    values, k = evidence.validate_auroc, evidence.n_learners
+    best = k - 1 if np.isnan(values).all() else int(np.nanargmax(values))
+    return Combiner(np.eye(k)[best], on_logits=True)
 
 
-def stand_ins(
-    likelihood: np.ndarray, weight: np.ndarray, patient: np.ndarray, confidence: float, tolerance: float = 1e-8
-) -> dict[int, int]:
-    """Learners whose weight says little: each can be left out and another takes its place at no visible loss.
+def _mean(evidence: Evidence) -> Combiner:
+    return Combiner(np.full(evidence.n_learners, 1 / evidence.n_learners), on_logits=False)
 
-    A learner with a weight that counts is left out and the others are refitted. With d_p the log loss that this adds
-    over patient p's images, and s the standard error of their sum, sum(d_p) / s is half the z value of the score test
-    of "its weight is 0" while the loss is small, whatever the dependence within a patient; so the learner can be left
-    out unless 2 sum(d_p) / s passes the one-sided normal quantile of `confidence` (docs/stacking.md).
 
-    likelihood: (image, learner), see `simplex.likelihoods`; weight: (learner,), the optimum; patient: int (image,).
-    Returns learner -> the one whose weight rises most.
-    """
-    found = {}
-    mixed = np.log(likelihood @ weight)
-    for learner in np.flatnonzero(weight >= COUNTS) if len(weight) > 1 else []:
-        others = np.delete(np.arange(len(weight)), learner)
-        without = simplex_weights(likelihood[:, others], MIXTURE, tolerance=tolerance).weight[0]
-        added = np.bincount(patient, weights=mixed - np.log(likelihood[:, others] @ without))
-        added = added[np.bincount(patient) > 0]
-        n = len(added)
-        error = np.sqrt(n * added.var(ddof=1)) if n > 1 else np.inf
-        if 2 * added.sum() <= norm.ppf(confidence) * error:
-            found[int(learner)] = int(others[np.argmax(without - weight[others])])
-    return found
+def _softmax(evidence: Evidence) -> Combiner:
+    return _on_simplex(evidence, likelihoods(expit(evidence.rows), evidence.outcome), MIXTURE)
+
+
+def _softmax_calibrated(evidence: Evidence) -> Combiner:
+    slope, offset = evidence.calibration
+    rows = likelihoods(expit(evidence.rows * slope + offset), evidence.outcome)
+    return _on_simplex(evidence, rows, MIXTURE, slope, offset)
+
+
+def _convex_logits(evidence: Evidence) -> Combiner:
+    return _on_simplex(evidence, evidence.margins, LOGISTIC)
+
+
+def _nonnegative(evidence: Evidence) -> Combiner:
+    intercept, coefficient = logistic(evidence.rows, evidence.outcome, nonnegative=True)
+    return Combiner(coefficient, on_logits=True, intercept=intercept)
+
+
+def _logistic(evidence: Evidence) -> Combiner:
+    intercept, coefficient = logistic(evidence.rows, evidence.outcome, nonnegative=False)
+    return Combiner(coefficient, on_logits=True, intercept=intercept)
+
+
+def _on_simplex(
+    evidence: Evidence, rows: np.ndarray, loss: Loss, slope: np.ndarray | float = 1.0, offset: np.ndarray | float = 0.0
+) -> Combiner:
+    found = simplex_weights(rows, loss, tolerance=evidence.tolerance)
+    return Combiner(found.weight[0], loss is LOGISTIC, slope=slope, offset=offset, gap=float(found.gap[0]))
+
+
+class Role(Enum):
+    """What a study asks a method for."""
+
+    #: The declared one, the paper's: only its tests are corrected for the number of findings. There is one.
+    PRIMARY = "primary"
+    #: Gains are counted from it.
+    REFERENCE = "reference"
+    #: Shown beside them, with its coefficients; without the bootstrap.
+    EXPLORATORY = "exploratory"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to combine learners. label: what the page calls it. meaning: a phrase on what it is. combines: whether it
+    is an ensemble, which has a control and is the plain mean where nothing can be fitted; else it picks one learner."""
+
+    name: str
+    label: str
+    meaning: str
+    fit: Callable[[Evidence], Combiner]
+    role: Role = Role.EXPLORATORY
+    combines: bool = True
+
+
+BEST_SINGLE, EQUAL, CALIBRATED = "best_single", "mean", "softmax_calibrated"
+
+#: name -> method, in the order of the tables.
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            BEST_SINGLE,
+            "Best single learner (by validation)",
+            "the learner with the highest AUROC on validation",
+            _best_single,
+            Role.REFERENCE,
+            combines=False,
+        ),
+        Method(
+            EQUAL,
+            "Equal weights (mean of probabilities)",
+            "plain mean of the probabilities",
+            _mean,
+            Role.REFERENCE,
+        ),
+        Method(
+            "softmax",
+            "Fitted weights on probabilities (softmax, the paper's)",
+            "the paper's: scale weights of 0 or more, sum 1, on the probabilities, by cross-entropy",
+            _softmax,
+            Role.PRIMARY,
+        ),
+        Method(
+            CALIBRATED,
+            "The same, each learner calibrated first",
+            "the same, after each learner's logits were calibrated on combine (Platt: slope of 0 or more, intercept)",
+            _softmax_calibrated,
+        ),
+        Method(
+            "convex_logits",
+            "Fitted weights on logits (sum 1)",
+            "scale weights of 0 or more, sum 1, on the logits, and nothing else",
+            _convex_logits,
+        ),
+        Method(
+            "nonnegative",
+            "Non-negative logistic regression",
+            "logistic regression on the logits, coefficients of 0 or more, intercept free",
+            _nonnegative,
+        ),
+        Method(
+            "logistic",
+            "Logistic regression",
+            "logistic regression without bounds",
+            _logistic,
+        ),
+    )
+}
+
+
+def named(*roles: Role) -> list[str]:
+    """The methods that have one of these roles."""
+    return [m.name for m in METHODS.values() if m.role in roles]
+
+
+def combining() -> list[str]:
+    """The methods that combine learners, those of the control."""
+    return [m.name for m in METHODS.values() if m.combines]
+
+
+(PRIMARY,) = named(Role.PRIMARY)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """combiners: by method."""
+
+    evidence: Evidence
+    combiners: dict[str, Combiner]
+
+    def log_odds(self, logits: np.ndarray) -> np.ndarray:
+        """logits: (learner, image). Returns float64 (method, image), in the order of `combiners`."""
+        return np.stack([combiner.log_odds(logits) for combiner in self.combiners.values()])
+
+
+def fit_all(evidence: Evidence, methods: Iterable[str] | None = None) -> Fitted:
+    """Fit the methods named, or all. Where `evidence.reason` says that nothing can be fitted, those that combine are
+    the plain mean."""
+
+    def fitted(method: Method) -> Combiner:
+        return _mean(evidence) if method.combines and evidence.reason is not None else method.fit(evidence)
+
+    return Fitted(evidence, {name: fitted(METHODS[name]) for name in (METHODS if methods is None else methods)})

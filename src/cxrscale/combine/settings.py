@@ -1,4 +1,4 @@
-"""Settings of stage combine: the weights of ensembles, and their intervals."""
+"""Settings of stage combine: the scale weights of ensembles, and their intervals."""
 
 from dataclasses import dataclass
 from typing import Annotated

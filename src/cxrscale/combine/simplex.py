@@ -1,8 +1,8 @@
-"""Weights of 0 or more that sum to 1 and minimise a convex loss, with a proof of how close they are.
+"""Scale weights of 0 or more that sum to 1 and minimise a convex loss, with a proof of how close they are.
 
-The paper's softmax weights are the maximum likelihood weights of a mixture, a convex problem. Expectation-maximisation
-solves it but creeps where a weight goes to 0; sequential quadratic programming does not (Kim et al. 2020,
-doi:10.1080/10618600.2019.1689985). The same steps serve convex weights on logits. Many weighted copies of a problem, as
+The paper's softmax weights are the maximum likelihood scale weights of a mixture, a convex problem.
+Expectation-maximisation solves it but creeps where a weight goes to 0; sequential quadratic programming does not (Kim et al. 2020,
+doi:10.1080/10618600.2019.1689985). The same steps serve convex scale weights on logits. Many weighted copies of a problem, as
 a bootstrap needs, are solved at once.
 """
 
@@ -50,11 +50,11 @@ def simplex_weights(
     start: np.ndarray | None = None,
     tolerance: float = 1e-8,
 ) -> Solution:
-    """Weights w (0 or more, sum 1) that minimise the weighted mean over images of loss(rows @ w).
+    """Scale weights w (0 or more, sum 1) that minimise the weighted mean over images of loss(rows @ w).
 
     rows: float (image, learner); draws: (replicate, image), how often each replicate holds each image, None: all once;
     start: (learner,), None: equal. Stops where the gap is at most `tolerance` nats, or after MOST_STEPS steps, and says
-    the gap. By convexity no weights are better by more than gradient . w - min(gradient) (Frank and Wolfe 1956).
+    the gap. By convexity no scale weights are better by more than gradient . w - min(gradient) (Frank and Wolfe 1956).
     Learners that are exactly alike keep the shares that `start` gives them.
     """
     n_images, k = rows.shape
@@ -148,7 +148,7 @@ def likelihoods(probability: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def mixture_weights(probability: np.ndarray, target: np.ndarray, tolerance: float = 1e-8) -> np.ndarray:
-    """Weights w (0 or more, sum 1) that minimise the binary cross-entropy of the mixture sum_k w_k p_k.
+    """Scale weights w (0 or more, sum 1) that minimise the binary cross-entropy of the mixture sum_k w_k p_k.
 
     Arguments as `likelihoods`; tolerance: nats of mean log loss above the least. Returns float64 (learner,).
     """

@@ -17,9 +17,9 @@ from typing import Any, cast
 import numpy as np
 from scipy.stats import binomtest
 
-from cxrscale.combine.contracts import PRIMARY
 from cxrscale.combine.control import Controlled, control_fold, control_rows
 from cxrscale.combine.ensembles import FoldScores
+from cxrscale.combine.methods import PRIMARY
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.common.rows import CHOSEN
 from cxrscale.evaluate.predictions import Scores

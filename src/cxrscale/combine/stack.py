@@ -16,8 +16,8 @@ def stack(
 ) -> dict[str, pd.DataFrame]:
     """Fit on the combine split, score on test, within a fold.
 
-    predictions: (model, resolution_px, fold, seed) -> file; combine_split: fold -> the split that weights are fitted
-    on. Returns the frames of SCALE_WEIGHTS, COEFFICIENTS, STACKED, GAINS and CONTROL by their names.
+    predictions: (model, resolution_px, fold, seed) -> file; combine_split: fold -> the split that
+    ensembles are fitted on. Returns the frames of SCALE_WEIGHTS, COEFFICIENTS, STACKED, GAINS and CONTROL by name.
     """
     stacked, controlled = Stacked(), Controlled()
     for fold in sorted({key[2] for key in predictions}):
@@ -25,7 +25,7 @@ def stack(
         stack_fold(scores, settings, stacked)
         control_fold(scores, settings, controlled)
     rows = {
-        SCALE_WEIGHTS: stacked.weights,
+        SCALE_WEIGHTS: stacked.scale_weights,
         COEFFICIENTS: stacked.coefficients,
         STACKED: stacked.stacked,
         GAINS: gain_rows(stacked, settings),

@@ -23,7 +23,7 @@ from cxrscale.evaluate.bootstrap import interval, joint_intervals, replicate
 from cxrscale.evaluate.clustered import Components, components
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, CONFIRMATORY, DIFFERENCES, EXPLORATORY, SUFFICIENT
 from cxrscale.evaluate.metrics import reason_undefined
-from cxrscale.evaluate.predictions import Scores
+from cxrscale.evaluate.predictions import read_scores
 from cxrscale.evaluate.settings import ComparisonSettings
 
 NOWHERE = "AUROC is undefined in every fold"
@@ -31,7 +31,7 @@ NO_VARIANCE = "fewer than two patients of a class, or none whose images rank oth
 
 
 @dataclass(frozen=True)
-class FoldScores:
+class ModelScores:
     """What a model's learners say of the test images of a fold.
 
     logits: float (learner, image, finding), learners in the order seed, then resolution. target: float (image,
@@ -72,18 +72,18 @@ Row = dict[str, Any]
 def compare(predictions: Mapping[tuple[str, int, int, int], Path], settings: ComparisonSettings) -> Comparison:
     """Compare the resolutions of each model on test. predictions: (model, resolution_px, fold, seed) -> file."""
 
-    def read() -> Iterable[FoldScores]:
+    def read() -> Iterable[ModelScores]:
         for model, fold in dict.fromkeys((key[0], key[2]) for key in predictions):
             mine = [key for key in predictions if (key[0], key[2]) == (model, fold)]
             seeds, resolutions = sorted({key[3] for key in mine}), sorted({key[1] for key in mine})
             paths = [predictions[model, r, fold, s] for s in seeds for r in resolutions]
-            test = Scores(paths, "test", settings.native_at_least_px)
-            yield FoldScores(model, fold, seeds, resolutions, test.findings, test.logits, test.target, test.patient)
+            test = read_scores(paths, ["test"], settings.native_at_least_px)["test"]
+            yield ModelScores(model, fold, seeds, resolutions, test.findings, test.logits, test.target, test.patient)
 
     return compare_scores(read(), settings)
 
 
-def compare_scores(folds: Iterable[FoldScores], settings: ComparisonSettings) -> Comparison:
+def compare_scores(folds: Iterable[ModelScores], settings: ComparisonSettings) -> Comparison:
     """The comparison of what learners say; `compare` without files. All folds of a model have its resolutions."""
     levels: list[Row] = []
     measured: dict[str, dict[str, list[_Measured | None]]] = {}  # model -> finding -> folds
@@ -119,7 +119,7 @@ def _frame(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[c.name for c in table.columns])
 
 
-def _measure(fold: FoldScores, settings: ComparisonSettings) -> tuple[list[Row], dict[str, _Measured | None]]:
+def _measure(fold: ModelScores, settings: ComparisonSettings) -> tuple[list[Row], dict[str, _Measured | None]]:
     """Rows of AUROC, and finding -> what was measured, None where AUROC is undefined."""
     found: dict[str, _Measured | None] = {}
     rows: list[Row] = []

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cxrscale.common import tables
 from cxrscale.common.rows import ALL_IMAGES, MEAN
 from cxrscale.data.splits import combine_split
 from cxrscale.evaluate.auroc import average_precision, weighted_auroc, weighted_average_precision
@@ -24,10 +23,10 @@ from cxrscale.evaluate.calibration import (
     slope_fit,
 )
 from cxrscale.evaluate.clustered import components, delong_covariance, influence_covariance
-from cxrscale.evaluate.contracts import METRICS, PREDICTIONS
+from cxrscale.evaluate.contracts import METRICS
 from cxrscale.evaluate.intervals import NO_ERROR, error_interval
 from cxrscale.evaluate.levels import LEVELS, Sample, group_masks
-from cxrscale.evaluate.predictions import Scores
+from cxrscale.evaluate.predictions import read_scores
 from cxrscale.evaluate.settings import EvaluationSettings
 
 NOT_FINITE = "a logit is not finite"
@@ -51,7 +50,7 @@ UNBOUNDED = ("calibration_slope", "calibration_intercept")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MetricValue:
     """A metric's value (NaN with a reason where undefined), and what its intervals are made of.
 
     influence: float64 (patient,), what each patient adds, or None. errors: kind of interval -> standard error and its
@@ -65,7 +64,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class OperatingPoint:
     """What was fitted on the combine split for one finding: the threshold (an image is flagged above it) and the
     recalibration (intercept, slope); each with the reason where it could not be."""
 
@@ -92,7 +91,7 @@ def threshold_at(logit: np.ndarray, target: np.ndarray, specificity: float) -> f
     return float(negative[math.ceil(round(specificity * len(negative), 9)) - 1])
 
 
-def fit(logit: np.ndarray, target: np.ndarray, split: str, specificity: float) -> Fitted:
+def fit_operating_point(logit: np.ndarray, target: np.ndarray, split: str, specificity: float) -> OperatingPoint:
     """Threshold and recalibration of one finding. target: (image,), NaN where ignored."""
     counted = ~np.isnan(target)
     logit, target = logit[counted], target[counted]
@@ -106,8 +105,10 @@ def fit(logit: np.ndarray, target: np.ndarray, split: str, specificity: float) -
             intercept, slope = slope_fit(logit, target).coefficients
             recalibration = float(intercept), float(slope)
         except ValueError as error:
-            return Fitted(split, threshold, None, None, f"cannot be recalibrated on {split}: {error}")
-    return Fitted(split, threshold, reason and f"{split}: {reason}", recalibration, reason and f"{split}: {reason}")
+            return OperatingPoint(split, threshold, None, None, f"cannot be recalibrated on {split}: {error}")
+    return OperatingPoint(
+        split, threshold, reason and f"{split}: {reason}", recalibration, reason and f"{split}: {reason}"
+    )
 
 
 class _Finding:
@@ -127,7 +128,7 @@ class _Finding:
         if not np.isfinite(self.logit).all():
             self.reason = NOT_FINITE
 
-    def estimates(self, fitted: Fitted | None) -> dict[str, Estimate]:
+    def estimates(self, fitted: OperatingPoint | None) -> dict[str, MetricValue]:
         found = {
             "auroc": self.auroc(),
             "average_precision": self.average_precision(),
@@ -136,72 +137,72 @@ class _Finding:
         if fitted is not None:
             found |= self.at_threshold(fitted)
             if fitted.recalibration is None:
-                undefined = Estimate(math.nan, fitted.recalibration_reason)
+                undefined = MetricValue(math.nan, fitted.recalibration_reason)
                 found |= {f"recalibrated_{name}": undefined for name in self.calibration("", self.logit)}
             else:
                 intercept, slope = fitted.recalibration
                 found |= self.calibration("recalibrated_", intercept + slope * self.logit)
         return found
 
-    def auroc(self) -> Estimate:
+    def auroc(self) -> MetricValue:
         if self.reason:
-            return Estimate(math.nan, self.reason)
+            return MetricValue(math.nan, self.reason)
         parts = components(self.logit[None], self.target, self.patient, self.n_patients)
         errors = {
             "clustered": (_root(parts.covariance()[0, 0]), float(parts.degrees_of_freedom()[0])),
             "delong": (_root(delong_covariance(self.logit[None], self.target)[1][0, 0]), math.inf),
         }
-        return Estimate(float(parts.auroc[0]), None, parts.influence[:, 0], errors)
+        return MetricValue(float(parts.auroc[0]), None, parts.influence[:, 0], errors)
 
-    def average_precision(self) -> Estimate:
+    def average_precision(self) -> MetricValue:
         if self.reason:
-            return Estimate(math.nan, self.reason)
-        return Estimate(average_precision(self.logit, self.target))
+            return MetricValue(math.nan, self.reason)
+        return MetricValue(average_precision(self.logit, self.target))
 
-    def calibration(self, prefix: str, logit: np.ndarray) -> dict[str, Estimate]:
+    def calibration(self, prefix: str, logit: np.ndarray) -> dict[str, MetricValue]:
         names = ["brier", "calibration_error", "calibration_error_chance", "calibration_slope", "calibration_intercept"]
         if self.reason:
-            return {prefix + name: Estimate(math.nan, self.reason) for name in names}
+            return {prefix + name: MetricValue(math.nan, self.reason) for name in names}
         probability = expit(logit)
         values = [
             self.mean((probability - self.target) ** 2),
-            Estimate(calibration_error(probability, self.target, self.bins)),
-            Estimate(chance_calibration_error(probability, self.target, self.patient, self.bins)),
+            MetricValue(calibration_error(probability, self.target, self.bins)),
+            MetricValue(chance_calibration_error(probability, self.target, self.patient, self.bins)),
         ]
         for fitting in (slope_fit, intercept_fit):
             try:
                 fitted = fitting(logit, self.target)
                 influence = self.by_patient(fitted.influence[:, -1])
-                values.append(_estimate(float(fitted.coefficients[-1]), influence, self.present))
+                values.append(_metric_value(float(fitted.coefficients[-1]), influence, self.present))
             except ValueError as error:
-                values.append(Estimate(math.nan, str(error)))
+                values.append(MetricValue(math.nan, str(error)))
         return {prefix + name: value for name, value in zip(names, values, strict=True)}
 
-    def at_threshold(self, fitted: Fitted) -> dict[str, Estimate]:
+    def at_threshold(self, fitted: OperatingPoint) -> dict[str, MetricValue]:
         reason = self.reason or fitted.threshold_reason
         if reason or fitted.threshold is None:
-            return {name: Estimate(math.nan, reason) for name in ("sensitivity", "specificity")}
+            return {name: MetricValue(math.nan, reason) for name in ("sensitivity", "specificity")}
         flagged = self.logit > fitted.threshold
         return {
             "sensitivity": self.mean(flagged.astype(np.float64), self.target == 1),
             "specificity": self.mean((~flagged).astype(np.float64), self.target == 0),
         }
 
-    def mean(self, values: np.ndarray, among: np.ndarray | None = None) -> Estimate:
+    def mean(self, values: np.ndarray, among: np.ndarray | None = None) -> MetricValue:
         """The mean over images, a ratio of two sums over patients."""
         among = np.ones(len(values), dtype=bool) if among is None else among
         mean = float(values[among].mean())
         present = np.bincount(self.patient[among], minlength=self.n_patients) > 0
-        return _estimate(mean, self.by_patient((values - mean) * among / among.sum()), present)
+        return _metric_value(mean, self.by_patient((values - mean) * among / among.sum()), present)
 
     def by_patient(self, influence: np.ndarray) -> np.ndarray:
         return np.bincount(self.patient, weights=influence, minlength=self.n_patients)
 
 
-def _estimate(value: float, influence: np.ndarray, present: np.ndarray) -> Estimate:
+def _metric_value(value: float, influence: np.ndarray, present: np.ndarray) -> MetricValue:
     """With the error that follows from the influence. present: bool (patient,), the patients who count."""
     error = _root(influence_covariance(influence[present, None])[0, 0])
-    return Estimate(value, None, influence, {"clustered": (error, float(present.sum() - 1))})
+    return MetricValue(value, None, influence, {"clustered": (error, float(present.sum() - 1))})
 
 
 def _root(variance: float) -> float:
@@ -209,7 +210,7 @@ def _root(variance: float) -> float:
 
 
 def metrics_of_sample(
-    sample: Sample, findings: Sequence[str], fitted: Mapping[str, Fitted], settings: EvaluationSettings
+    sample: Sample, findings: Sequence[str], fitted: Mapping[str, OperatingPoint], settings: EvaluationSettings
 ) -> list[dict[str, object]]:
     """Rows of METRICS without split, level and group. fitted: finding -> what was fitted on combine; {}: nothing, the
     sample is not of test."""
@@ -239,15 +240,15 @@ def metrics_of_sample(
     return rows
 
 
-def _mean(estimates: Sequence[Estimate], present: np.ndarray) -> Estimate:
+def _mean(estimates: Sequence[MetricValue], present: np.ndarray) -> MetricValue:
     """Of the estimates that have a value. Findings of the same patients depend on each other; their influences add."""
     if not estimates:
-        return Estimate(math.nan, "no finding has a value")
+        return MetricValue(math.nan, "no finding has a value")
     value = float(np.mean([e.value for e in estimates]))
     influences = [e.influence for e in estimates if e.influence is not None]
     if len(influences) < len(estimates):
-        return Estimate(value)
-    return _estimate(value, np.mean(influences, axis=0), present)
+        return MetricValue(value)
+    return _metric_value(value, np.mean(influences, axis=0), present)
 
 
 def _replicates(sample: Sample, scored: Sequence[_Finding], settings: EvaluationSettings) -> dict[str, np.ndarray]:
@@ -264,7 +265,7 @@ def _replicates(sample: Sample, scored: Sequence[_Finding], settings: Evaluation
 def _rows(
     who: dict[str, object],
     metric: str,
-    estimate: Estimate,
+    estimate: MetricValue,
     boot: np.ndarray | None,
     confidence: float,
 ) -> list[dict[str, object]]:
@@ -303,20 +304,21 @@ def evaluate(
 
     subgroups: of `data.subgroups`, for the columns of settings.groups that are not the view.
     """
-    fit_split = combine_split(tables.read(PREDICTIONS, predictions, columns=["split"]))
-    fit_scores = Scores([predictions], fit_split)
-    fitted: dict[str, dict[str, Fitted]] = {}
+    by_split = read_scores([predictions], dict.fromkeys(("combine", "validate", *splits)))
+    fit_split = combine_split(pd.concat([scores.rows for scores in by_split.values()]))
+    fit_scores = by_split[fit_split]
+    fitted: dict[str, dict[str, OperatingPoint]] = {}
     rows: list[dict[str, object]] = []
     everyone = np.ones(len(fit_scores), dtype=bool)
     for level, of_level in LEVELS.items():
         sample = of_level(fit_scores, everyone)
         fitted[level] = {
-            f: fit(sample.logits[:, k], sample.target[:, k], fit_split, settings.specificity)
+            f: fit_operating_point(sample.logits[:, k], sample.target[:, k], fit_split, settings.specificity)
             for k, f in enumerate(fit_scores.findings)
         }
         rows += [_threshold_row(sample, k, f, level, fitted[level][f]) for k, f in enumerate(fit_scores.findings)]
     for split in splits:
-        scores = Scores([predictions], split)
+        scores = by_split[split]
         if not len(scores):
             continue
         groups = {ALL_IMAGES: np.ones(len(scores), dtype=bool)}
@@ -331,7 +333,7 @@ def evaluate(
     return pd.DataFrame(rows, columns=[c.name for c in METRICS.columns])
 
 
-def _threshold_row(sample: Sample, k: int, finding: str, level: str, fitted: Fitted) -> dict[str, object]:
+def _threshold_row(sample: Sample, k: int, finding: str, level: str, fitted: OperatingPoint) -> dict[str, object]:
     """The threshold that was fitted, as a logit."""
     counted = ~np.isnan(sample.target[:, k])
     return {

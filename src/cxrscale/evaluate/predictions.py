@@ -1,6 +1,6 @@
 """The table of predictions, which everything after training reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +26,16 @@ def predictions_frame(
 
 
 class Scores:
-    """Logits of several learners for the same images of one split, with targets and patients.
+    """Logits of several learners for the same images of one split, with targets and patients; see `read_scores`.
 
-    native_at_least_px: only images that are not enlarged at this resolution.
     rows: the columns of PREDICTIONS that say what the images are.
     logits: float64 (learner, image, finding); target: float64 (image, finding), NaN where ignored; patient: int64
     (image,), numbered from 0.
     """
 
-    def __init__(self, paths: Sequence[Path], split: str, native_at_least_px: int = 0) -> None:
-        frames = []
-        for path in paths:
-            frame = tables.read(PREDICTIONS, path)
-            chosen = (frame["split"] == split) & (frame["native_px"] >= native_at_least_px)
-            frames.append(frame[chosen].sort_values("image_id", kind="stable"))
+    def __init__(self, paths: Sequence[Path], frames: Sequence[pd.DataFrame], split: str) -> None:
+        """frames: rows of PREDICTIONS of the split, a frame a path."""
+        frames = [frame.sort_values("image_id", kind="stable") for frame in frames]
         first = frames[0]
         self.findings = PREDICTIONS.findings(first.columns)
         for path, frame in zip(paths, frames, strict=True):
@@ -57,3 +53,18 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+
+def read_scores(paths: Sequence[Path], splits: Iterable[str], native_at_least_px: int = 0) -> dict[str, Scores]:
+    """The scores of each split, of learners in the order of their files. Each file is read once.
+
+    native_at_least_px: only images that are not enlarged at this resolution. Raises StudyError if learners hold other
+    images of a split.
+    """
+    frames: dict[str, list[pd.DataFrame]] = {split: [] for split in splits}
+    for path in paths:
+        frame = tables.read(PREDICTIONS, path)
+        frame = frame[frame["native_px"] >= native_at_least_px]
+        for split, chosen in frames.items():
+            chosen.append(frame[frame["split"] == split])
+    return {split: Scores(paths, chosen, split) for split, chosen in frames.items()}

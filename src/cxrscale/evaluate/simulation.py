@@ -19,7 +19,7 @@ from scipy import stats
 from scipy.special import ndtri
 
 from cxrscale.common.rows import MEAN
-from cxrscale.evaluate.comparison import FoldScores, compare_scores
+from cxrscale.evaluate.comparison import ModelScores, compare_scores
 from cxrscale.evaluate.contracts import BETTER_BELOW, CONFIRMATORY, EQUIVALENT, NEEDS, UNDECIDED
 from cxrscale.evaluate.settings import ComparisonSettings
 
@@ -54,7 +54,7 @@ class Design:
     image_share: float = 0.5
 
 
-def draw_study(design: Design, rng: np.random.Generator) -> Iterator[FoldScores]:
+def draw_study(design: Design, rng: np.random.Generator) -> Iterator[ModelScores]:
     """A study. All models rank the same images; each has its own part in their scores."""
     n_findings, n_levels = len(design.effects), len(design.resolutions_px)
     patient = np.repeat(np.arange(design.patients), design.images_per_patient)
@@ -82,7 +82,7 @@ def draw_study(design: Design, rng: np.random.Generator) -> Iterator[FoldScores]
             noise = rng.standard_normal((shape[0] * shape[1], n, n_findings), dtype=np.float32)
             logits = seen + math.sqrt(own) * noise + apart * target
             findings = [f"finding{k}" for k in range(n_findings)]
-            yield FoldScores(
+            yield ModelScores(
                 f"model{model}",
                 fold,
                 range(design.seeds),

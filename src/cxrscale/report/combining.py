@@ -4,7 +4,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cxrscale.combine.contracts import PRIMARY, SEEDS
+from cxrscale.combine.contracts import SEEDS
+from cxrscale.combine.methods import BEST_SINGLE, EQUAL, METHODS, PRIMARY
 from cxrscale.common.rows import CHOSEN
 from cxrscale.report.cells import (
     DASH,
@@ -34,17 +35,6 @@ from cxrscale.report.weights import (
     learners_calibration_table,
     weights_drawn,
 )
-
-#: method -> what the page calls it.
-METHODS = {
-    "best_single": "Best single learner (by validation)",
-    "mean": "Equal weights (mean of probabilities)",
-    "softmax": "Fitted weights on probabilities (softmax, the paper's)",
-    "softmax_calibrated": "The same, each learner calibrated first",
-    "convex_logits": "Fitted weights on logits (sum 1)",
-    "nonnegative": "Non-negative logistic regression",
-    "logistic": "Logistic regression",
-}
 
 
 def section(results: Results, settings: ReportSettings) -> Section:
@@ -110,16 +100,16 @@ def overall_table(results: Results, settings: ReportSettings) -> PageTable:
     losses = average_rows(results["stacked"], ["ensemble", "finding", "method"], ["log_loss"])
     rows: list[list[Cell | str]] = []
     for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
-        for method, label in METHODS.items():
-            where = {"ensemble": ensemble, "finding": finding, "method": method}
-            single = first_row(results["gains"], **where, against="best_single")
-            mean = first_row(results["gains"], **where, against="mean")
+        for method in METHODS.values():
+            where = {"ensemble": ensemble, "finding": finding, "method": method.name}
+            single = first_row(results["gains"], **where, against=BEST_SINGLE)
+            mean = first_row(results["gains"], **where, against=EQUAL)
             level, loss = single or mean, first_row(losses, **where)
             if level is not None:
                 rows.append(
                     [
                         ensemble_name(results, str(ensemble)),
-                        label,
+                        method.label,
                         measure(level, "auroc", "auroc_lower", "auroc_upper"),
                         tested(single, "gain") if single else Cell(DASH),
                         tested(mean, "gain") if mean else Cell(DASH),
@@ -142,10 +132,10 @@ def stacking_table(results: Results, settings: ReportSettings) -> PageTable:
     for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
         for finding in single_findings(results, settings):
             where = {"ensemble": ensemble, "finding": finding}
-            best = first_row(results["gains"], **where, method="best_single", against="mean")
-            mean = first_row(results["gains"], **where, method="mean", against="best_single")
-            fitted = first_row(results["gains"], **where, method=PRIMARY, against="best_single")
-            over_mean = first_row(results["gains"], **where, method=PRIMARY, against="mean")
+            best = first_row(results["gains"], **where, method=BEST_SINGLE, against=EQUAL)
+            mean = first_row(results["gains"], **where, method=EQUAL, against=BEST_SINGLE)
+            fitted = first_row(results["gains"], **where, method=PRIMARY, against=BEST_SINGLE)
+            over_mean = first_row(results["gains"], **where, method=PRIMARY, against=EQUAL)
             if best is None or mean is None or fitted is None:
                 continue
             stacked = results["stacked"]
@@ -164,8 +154,8 @@ def stacking_table(results: Results, settings: ReportSettings) -> PageTable:
                 ]
             )
     head = [
-        "Ensemble of", "Finding", "Best single (chosen on validation)", "Equal weights (mean)",
-        "Fitted weights (softmax)", "Gain of fitted over single", "Gain of fitted over mean",
+        "Ensemble of", "Finding", "Best single (chosen on validation)", f"Equal weights ({EQUAL})",
+        f"Fitted weights ({PRIMARY})", "Gain of fitted over single", "Gain of fitted over mean",
     ]  # fmt: skip
     caption = (
         f"Test AUROC by finding with {settings.confidence:.0%} intervals{averaged_over(results, intervals=False)}. "
@@ -181,17 +171,17 @@ def methods_table(results: Results, settings: ReportSettings) -> PageTable:
         for finding in single_findings(results, settings):
             cells: list[Cell | str] = []
             for method in METHODS:
-                against = "mean" if method == "best_single" else "best_single"
+                against = EQUAL if method == BEST_SINGLE else BEST_SINGLE
                 found = first_row(results["gains"], ensemble=ensemble, finding=finding, method=method, against=against)
                 cells.append(measure(found, "auroc", "auroc_lower", "auroc_upper") if found else Cell(DASH))
             rows.append([ensemble_name(results, str(ensemble)), finding, *cells])
     caption = f"Test AUROC of every way of combining with {settings.confidence:.0%} intervals; exploratory."
-    return PageTable(caption, ["Ensemble of", "Finding", *METHODS.values()], rows)
+    return PageTable(caption, ["Ensemble of", "Finding", *(m.label for m in METHODS.values())], rows)
 
 
 def gains_sentence(results: Results, settings: ReportSettings) -> str:
     """For how many findings fitted weights beat the best single learner."""
-    chosen = results["gains"][(results["gains"]["method"] == PRIMARY) & (results["gains"]["against"] == "best_single")]
+    chosen = results["gains"][(results["gains"]["method"] == PRIMARY) & (results["gains"]["against"] == BEST_SINGLE)]
     chosen = chosen[chosen["finding"].isin(single_findings(results, settings)) & (chosen["n_learners"] > 1)]
     parts = []
     for ensemble, rows in chosen.groupby("ensemble", sort=False):
@@ -266,7 +256,7 @@ def control_table(results: Results, settings: ReportSettings) -> PageTable | Non
         return None
     caption = (
         "The control: an ensemble over resolutions against one of equally many learners of one resolution, which "
-        "differ in their seed, both with softmax weights fitted on the same images. The control's resolution was "
+        f"differ in their seed, both with {PRIMARY} weights fitted on the same images. The control's resolution was "
         "chosen on validation, so that chance favours the control. "
         f"{settings.confidence:.0%} intervals, which count patients and the chance of training."
     )
@@ -284,7 +274,7 @@ def controls_table(results: Results, settings: ReportSettings) -> PageTable | No
     rows: list[list[Cell | str]] = []
     for (model, method), _ in known.groupby(["model", "method"], sort=False):
         found = [first_row(known, model=model, method=method, control=c) for c in controls]
-        rows.append([str(model), METHODS[str(method)], *(tested(f, "effect") for f in found)])
+        rows.append([str(model), METHODS[str(method)].label, *(tested(f, "effect") for f in found)])
     caption = f"Effect of combining resolutions against every control, {name}; exploratory."
     head = ["Model", "Way of combining", *("Chosen on validation" if c == CHOSEN else f"{c} px" for c in controls)]
     return PageTable(caption, head, rows)

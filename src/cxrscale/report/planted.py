@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxrscale.combine.contracts import PRIMARY
+from cxrscale.combine.methods import BEST_SINGLE, PRIMARY
 from cxrscale.report.answer import difference_cell
 from cxrscale.report.cells import DASH, Cell, PageTable, first_row, measure, missing, number, text_or
 from cxrscale.report.inputs import ReportSettings, Results, shown_findings
@@ -177,7 +177,7 @@ def _seen(results: Results, model: str, finding: str, resolution: int) -> bool:
 
 def _gained(results: Results, model: str, finding: str) -> Cell:
     """Whether the stack is better than its best learner, for a finding whose parts need different resolutions."""
-    found = first_row(results["gains"], ensemble=model, finding=finding, method=PRIMARY, against="best_single")
+    found = first_row(results["gains"], ensemble=model, finding=finding, method=PRIMARY, against=BEST_SINGLE)
     if found is None or missing(found["lower"]):
         return Cell(DASH, text_or(found and found["reason"], "nothing was combined"))
     text = AS_PLANTED if found["lower"] > 0 else NOT_AS_PLANTED if found["upper"] < 0 else UNDECIDED

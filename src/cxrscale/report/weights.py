@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cxrscale.combine.contracts import PRIMARY
+from cxrscale.combine.methods import BEST_SINGLE, CALIBRATED, PRIMARY
 from cxrscale.common.rows import ALL_LEARNERS
 from cxrscale.report.cells import (
     DASH,
@@ -175,8 +175,8 @@ def calibration_sentence(results: Results, settings: ReportSettings) -> str | No
     parts = []
     for ensemble in dict.fromkeys(results["gains"]["ensemble"]):
         plain, calibrated = (
-            first_row(results["gains"], ensemble=ensemble, finding=finding, method=method, against="best_single")
-            for method in (PRIMARY, "softmax_calibrated")
+            first_row(results["gains"], ensemble=ensemble, finding=finding, method=method, against=BEST_SINGLE)
+            for method in (PRIMARY, CALIBRATED)
         )
         if plain is None or calibrated is None or missing(plain["gain"]) or not plain["gain"] < 0:
             continue

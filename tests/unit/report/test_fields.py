@@ -44,7 +44,10 @@ def test_fields_have_a_row_a_state_and_a_reason_where_there_is_none(make_results
         ([-0.8, -0.95, -0.3, 0.01, 14, None], "against the claim"),
         ([0.8, 0.3, 0.95, 0.07, 14, None], "neither shown nor refuted"),
         ([0.3, -0.2, 0.7, 0.3, 30, None], "so the claim is neither shown nor refuted."),
-        ([NAN, NAN, NAN, NAN, 2, TOO_FEW_FINDINGS], f"no rank correlation: {TOO_FEW_FINDINGS}: the claim cannot be judged here."),
+        (
+            [NAN, NAN, NAN, NAN, 2, TOO_FEW_FINDINGS],
+            f"no rank correlation: {TOO_FEW_FINDINGS}: the claim cannot be judged here.",
+        ),
     ],
 )
 def test_the_claim_about_fields_is_said_as_the_numbers_allow(make_results, make_settings, row, said):
