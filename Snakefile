@@ -17,13 +17,10 @@ configfile: "config.yaml"
 
 try:
     start.prepare_environment(workflow.basedir, workflow.snakefile)
-    if workflow.is_main_process:
-        given = workflow.config_settings
-        start.check_given(workflow.configfiles, given.config_args or [], sys.argv)
+    start.check_given(workflow)
     # What the rule files use: the study, where its results lie, what its data set has, and digests of code.
     study, layout, facts = start.read(config)
-    if workflow.is_main_process:
-        start.check_files(study, layout, sys.argv)
+    start.check_files(workflow, study, layout)
 except errors.StudyError as error:
     raise WorkflowError(str(error)) from None
 code = partial(provenance.code_digest_of, Path(workflow.basedir) / "workflow" / "scripts")
@@ -49,10 +46,6 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/combine.smk"
 include: "workflow/rules/report.smk"
-
-
-localrules:
-    all,
 
 
 # The whole study.

@@ -1,6 +1,7 @@
 # Data: the synthetic data set, labels, images and targets.
 # What reads csv files alone comes first (priority): it finds mistakes before hours of work that they make worthless.
 
+
 localrules:
     targets,
 

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from cxrscale.workflow.layout import Layout
 
 #: Images of MIMIC-CXR-JPG.
 MIMIC_IMAGES = 377_110
-
-check_given = settings_files.check
 
 
 def prepare_environment(checkout: str | Path, snakefile: str | Path) -> None:
@@ -49,13 +47,22 @@ def read(raw: Mapping[str, Any]) -> tuple[config.StudyConfig, Layout, DatasetFac
     return study, layout, facts
 
 
-def check_files(study: config.StudyConfig, layout: Layout, command: Sequence[str]) -> None:
+def check_given(workflow: Any) -> None:
+    """Raise StudyError if the user gave a setting twice. workflow: Snakemake's; its jobs' own processes pass."""
+    if workflow.is_main_process:
+        arguments = workflow.config_settings.config_args or []
+        settings_files.check(workflow.configfiles, arguments, sys.argv)
+
+
+def check_files(workflow: Any, study: config.StudyConfig, layout: Layout) -> None:
     """Raise StudyError if files of weights are gone, or the store is of other pictures or lacks too many.
 
-    command: the command line; the store is not looked at where that is what is asked for.
+    workflow: Snakemake's; its jobs' own processes pass. The store is not looked at where that is what is asked for.
     """
+    if not workflow.is_main_process:
+        return
     layout.check_weights_files()
-    if "check_sources" not in command:
+    if "check_sources" not in sys.argv:
         store = Path(layout.store)
         fingerprint.check_fingerprint(store, Path(study.dataset.root))
         quarantine.check_unreadable(store, study.store.max_unreadable_fraction)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from cxrscale.combine import control as control_module
-from cxrscale.combine.contracts import PRIMARY
 from cxrscale.combine.control import ensembles_of
 from cxrscale.combine.estimates import Estimate
-from cxrscale.combine.methods import METHODS
+from cxrscale.combine.methods import METHODS, PRIMARY
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common.rows import CHOSEN, MEAN

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, PRIMARY, SCALE_WEIGHTS, STACKED
+from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, SCALE_WEIGHTS, STACKED
 from cxrscale.combine.ensembles import ALL_METHODS
+from cxrscale.combine.methods import PRIMARY
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common import tables

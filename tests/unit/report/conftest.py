@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale.combine.contracts import CONTROL, GAINS, PRIMARY, SCALE_WEIGHTS, STACKED
+from cxrscale.combine.contracts import CONTROL, GAINS, SCALE_WEIGHTS, STACKED
+from cxrscale.combine.methods import PRIMARY
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common.notes import NOTES
