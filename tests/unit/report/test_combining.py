@@ -1,17 +1,14 @@
 """What the page says about ensembles, from what the stage writes."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale.combine.ensembles import ALL_METHODS
+from cxrscale.combine.methods import METHODS, PRIMARY
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.report import combining
-from cxrscale.report.combining import METHODS
-from cxrscale.report.inputs import ReportSettings
+from cxrscale.report.inputs import ReportSettings, Results
 
 N = 1200
 PATIENT = np.arange(N) // 2
@@ -38,9 +35,10 @@ def results(write_predictions):
                 paths["m", r, 0, s] = write_predictions(
                     f"{r}-{s}", SPLIT, PATIENT, {"A": odds[0], "B": odds[1]}, {"A": TARGET[0], "B": TARGET[1]}
                 )
-        frames = stack(paths, {0: "combine"}, StackingSettings(1e-8, 100, 100, 0.95, 0))
+        frames = stack(paths, {0: "combine"}, StackingSettings(replicates=100, scale_weight_replicates=100))
         learners = pd.DataFrame(list(paths), columns=["model", "resolution_px", "fold", "seed"])
-        return SimpleNamespace(**frames, models=["m"], findings=["A", "B"], learners=learners)
+        targets = {0: pd.DataFrame(columns=[f"{part}:{f}" for part in ("target", "mask") for f in "AB"])}
+        return Results(learners, frames, targets, costs=[], field_maps={}, activation=[])
 
     return make
 
@@ -70,7 +68,7 @@ def test_with_seeds_the_control_is_told_and_shown(results):
     assert "Holm" not in table.cells[2][4].note
     every = combining.controls_table(found, SETTINGS)
     assert list(every.head[2:]) == ["Chosen on validation", "32 px", "64 px"]
-    assert [row[1].text for row in every.cells] == [METHODS[m] for m in ALL_METHODS[1:]]
+    assert [row[1].text for row in every.cells] == [m.label for m in METHODS.values() if m.combines]
 
 
 def test_no_gain_of_resolution_is_said_as_such(results):
@@ -82,11 +80,12 @@ def test_no_gain_of_resolution_is_said_as_such(results):
 def test_tables_hold_every_method_and_finding(results):
     found = results({32: (0.8, 1), 64: (0.8, 1)})
     table = combining.overall_table(found, SETTINGS)
-    assert [row[1].text for row in table.cells] == list(METHODS.values())
-    assert list(METHODS) == list(ALL_METHODS)
+    assert [row[1].text for row in table.cells] == [m.label for m in METHODS.values()]
+    assert list(dict.fromkeys(found["gains"]["method"])) == list(METHODS)
     gain = found["gains"].set_index(["finding", "method", "against"]).loc["(mean)", "softmax", "best_single"]
-    assert table.cells[2][3].text == f"{gain['gain']:+.3f}"
-    assert f"{gain['lower']:+.3f} to {gain['upper']:+.3f}; p < 0.001" in table.cells[2][3].note
+    (cell,) = [row[3] for row in table.cells if row[1].text == METHODS[PRIMARY].label]
+    assert cell.text == f"{gain['gain']:+.3f}"
+    assert f"{gain['lower']:+.3f} to {gain['upper']:+.3f}; p < 0.001" in cell.note
     assert len(combining.stacking_table(found, SETTINGS).rows) == 2
     assert len(combining.methods_table(found, SETTINGS).rows) == 2
 
@@ -108,7 +107,7 @@ def test_learners_that_are_alike_are_starred_and_counted(results):
     found = results({32: (0.8, 1), 64: (0.8, 1)})
     assert not combining.weights_frame(found)["doubted"].any()
     assert combining.doubt_sentence(found, SETTINGS).startswith("For 0 of 2")
-    alike = SimpleNamespace(**vars(found) | {"weights": found["scale_weights"].assign(warning="x")})
+    alike = found.having(scale_weights=found["scale_weights"].assign(warning="x"))
     assert combining.weights_frame(alike)["doubted"].all()
     assert combining.doubt_sentence(alike, SETTINGS).startswith("For 2 of 2")
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale.combine.contracts import CONTROL, GAINS, PRIMARY, SCALE_WEIGHTS, STACKED
+from cxrscale.combine.contracts import CONTROL, GAINS, SCALE_WEIGHTS, STACKED
+from cxrscale.combine.methods import BEST_SINGLE, EQUAL, PRIMARY
 from cxrscale.common.notes import NOTES
 from cxrscale.common.rows import ALL_CHANNELS, CHOSEN, MEAN
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, DIFFERENCES, METRICS, SUFFICIENT
@@ -134,15 +135,15 @@ def make_results(
                     "slope": 0.9,
                 }
             )
-        for method in ("best_single", "mean", PRIMARY):
-            single = "m-64" if method == "best_single" else None
+        for method in (BEST_SINGLE, EQUAL, PRIMARY):
+            single = "m-64" if method == BEST_SINGLE else None
             stacked.append(where | {"method": method, "log_loss": 0.3, "learner": single, "reason": reason})
     for model, finding in itertools.product(models, [*findings, *([MEAN] if len(findings) > 1 else [])]):
         known = finding not in undefined
         found = {"auroc": 0.7, "auroc_lower": 0.6, "auroc_upper": 0.8, "gain": 0.03, "lower": 0.01, "upper": 0.05}
         found |= {"p": 0.01, "p_holm": None if finding == MEAN else 0.02}
         row = (found if known else {}) | {"finding": finding, "reason": None if known else "no positive image"}
-        for method, against in itertools.permutations(("best_single", "mean", PRIMARY), 2):
+        for method, against in itertools.permutations((BEST_SINGLE, EQUAL, PRIMARY), 2):
             if against != PRIMARY:
                 pair = {"ensemble": model, "method": method, "against": against, "n_learners": len(resolutions)}
                 gains.append(row | pair)
