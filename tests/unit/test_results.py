@@ -1,0 +1,80 @@
+"""A study's tables by their names."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrscale.common import tables
+from cxrscale.common.errors import StudyError
+from cxrscale.explain.contracts import FIELDS
+from cxrscale.results import TABLES, Study, StudyRecord, declared
+
+LEARNERS = [["m", 32, 0, 0], ["m", 64, 0, 0], ["n", 64, 0, 0]]
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Three learners at two resolutions, with their fields, two targets and the store's summaries."""
+    record = StudyRecord(store="d-1", learners=LEARNERS, folds=[0, 3], resolutions_px=[32, 64], base_px=64)
+    record.write(tmp_path / "results/s/study.json")
+    found = Study.open(tmp_path / "results/s")
+    for number, (_, path) in enumerate(found.paths("erf")):
+        rows = pd.DataFrame(
+            [{"state": "trained", "finding": f, "n_images": number} for f in "AB"], columns=FIELDS.names
+        )
+        tables.write(FIELDS, rows, path)
+        (path.parent / "cost.json").write_text(json.dumps({"seconds": 10 * number, "device": "cpu"}))
+    summary = dict.fromkeys(TABLES["summary"].names, 1)
+    for of, path in found.paths("summary"):
+        tables.write(TABLES["summary"], pd.DataFrame([summary | {"resolution_px": of["resolution_px"]}]), path)
+    for fold in (0, 3):
+        frame = pd.DataFrame({"image_id": ["i"], "subject_id": ["p"], "study_id": ["e"], "view": None, "split": "test"})
+        frame["target:A"], frame["mask:A"] = np.int8(1), np.int8(1)
+        tables.write(TABLES["targets"], frame, tmp_path / f"results/s/targets/fold{fold}.parquet")
+    return found
+
+
+def test_a_table_of_learners_says_of_which_a_row_is(study):
+    frame = study.table("erf")
+    assert list(frame.columns) == [*FIELDS.names, "model", "resolution_px", "fold", "seed"]
+    assert frame[["model", "resolution_px", "fold", "seed"]].drop_duplicates().to_numpy().tolist() == LEARNERS
+    assert frame["n_images"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert study.table("erf", model="m", resolution_px=64)["n_images"].tolist() == [1, 1]
+    assert study.learners.to_numpy().tolist() == LEARNERS
+    assert study.costs()["seconds"].tolist() == [0, 10, 20]
+
+
+def test_tables_of_folds_and_resolutions_say_so_too(study, tmp_path):
+    assert study.table("targets")["fold"].tolist() == [0, 3]
+    assert [of for of, _ in study.parts("targets")] == [{"fold": 0}, {"fold": 3}]
+    assert study.table("summary")["resolution_px"].tolist() == [32, 64]
+    places = [path.relative_to(tmp_path).as_posix() for _, path in study.paths("summary")]
+    assert places == ["results/stores/d-1/32/summary.csv", "results/stores/d-1/base/summary.csv"]
+    assert [path.name for _, path in study.paths("notes")][:3] == ["notes.csv", "labels.csv", "inputs.csv"]
+    assert list(study.table("targets", ["image_id"]).columns) == ["image_id", "fold"]
+
+
+def test_what_is_not_there_is_said(study, tmp_path):
+    with pytest.raises(
+        StudyError, match=r"no table 'auroc_' \(did you mean 'auroc'\?\); expected one of notes, images"
+    ):
+        study.table("auroc_")
+    with pytest.raises(StudyError, match=r"gains.csv: there is no such file; gains should be there"):
+        study.table("gains")
+    with pytest.raises(StudyError, match=r"erf: .* has no such learner, fold or resolution as \{'model': 'z'\}"):
+        study.table("erf", model="z")
+    for text in (None, "[", "{}", '{"store": 1, "more": 2}'):
+        folder = tmp_path / "none"
+        folder.mkdir(exist_ok=True)
+        if text is not None:
+            (folder / "study.json").write_text(text)
+        with pytest.raises(StudyError, match=r"none/study.json: is no record of a study .* `snakemake record_study`"):
+            Study.open(folder)
+
+
+def test_every_contract_is_in_the_registry_under_its_own_name():
+    assert all(declared(name).name == name for name in TABLES)
+    files = [pattern for table in TABLES.values() for pattern in table.files if pattern]
+    assert len(files) == len(set(files)) > 25
