@@ -1,9 +1,9 @@
 """Scale weights of 0 or more that sum to 1 and minimise a convex loss, with a proof of how close they are.
 
 The paper's softmax weights are the maximum likelihood scale weights of a mixture, a convex problem.
-Expectation-maximisation solves it but creeps where a weight goes to 0; sequential quadratic programming does not (Kim et al. 2020,
-doi:10.1080/10618600.2019.1689985). The same steps serve convex scale weights on logits. Many weighted copies of a problem, as
-a bootstrap needs, are solved at once.
+Expectation-maximisation solves it but creeps where one goes to 0; sequential quadratic programming does not (Kim et al.
+2020, doi:10.1080/10618600.2019.1689985). The same steps serve convex scale weights on logits. Many weighted copies of a
+problem, as a bootstrap needs, are solved at once.
 """
 
 from collections.abc import Callable

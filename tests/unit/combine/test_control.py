@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from cxrscale.combine import control as control_module
-from cxrscale.combine.control import ensembles_of
+from cxrscale.combine.control import ensembles_of, places
 from cxrscale.combine.estimates import Estimate
-from cxrscale.combine.methods import METHODS, PRIMARY
+from cxrscale.combine.methods import PRIMARY, combining
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common.rows import CHOSEN, MEAN
 from cxrscale.evaluate.auroc import auroc
-from cxrscale.evaluate.predictions import Scores
+from cxrscale.evaluate.predictions import read_scores
 
 SETTINGS = StackingSettings(tolerance=1e-6, scale_weight_replicates=100, replicates=100, confidence=0.95, seed=0)
 N = 1200
@@ -63,7 +63,7 @@ def test_the_effect_is_nothing_where_resolutions_are_exchangeable(simulate):
 def test_the_effect_is_seen_where_resolutions_see_different_things(simulate):
     control = stack(simulate(3, 2, share=0.8), {0: "combine"}, SETTINGS)["control"]
     means = control[(control["control"] == CHOSEN) & (control["finding"] == MEAN)]
-    assert means["method"].tolist() == list(METHODS)
+    assert means["method"].tolist() == combining()
     for _, row in means.iterrows():
         assert row["effect"] > 0.03
         assert row["lower"] > 0
@@ -79,7 +79,7 @@ def test_plain_means_by_hand(simulate):
     paths = simulate(1, 2, share=0.5)
     control = stack(paths, {0: "combine"}, SETTINGS)["control"]
     control = control[control["method"] == "mean"].set_index("control")
-    scores = {key: Scores([path], "test") for key, path in paths.items()}
+    scores = {key: read_scores([path], ["test"])["test"] for key, path in paths.items()}
     probability = {key[1::2]: 1 / (1 + np.exp(-s.logits[0, :, 0])) for key, s in scores.items()}
     target = scores["a", 256, 0, 0].target[:, 0]
 
@@ -115,8 +115,8 @@ class SumOfLearners(control_module._Ensembles):
 
     def score(self, learners):
         total = sum(self.numbers[resolution, seed] for _, resolution, seed in learners)
-        found = Estimate(np.full(len(METHODS), total), np.zeros((3, len(METHODS))), np.empty((len(METHODS), 0)))
-        return found, np.full(len(METHODS), total)
+        n = len(combining())
+        return Estimate(np.full(n, total), np.zeros((3, n)), np.empty((n, 0))), np.full(n, total)
 
 
 @pytest.mark.parametrize("n_seeds", [3, 4, 6])
@@ -128,13 +128,13 @@ def test_what_a_seed_draws_is_its_learners_part_in_the_effect(n_seeds):
     groups = ensembles_of("m", resolutions, seeds)
     best = control_module._best(ensembles, groups)
     means = [np.mean([numbers[r, s] for s in seeds]) for r in resolutions]
-    assert best == [int(np.argmax(means))] * len(METHODS)
+    assert best == dict.fromkeys(combining(), resolutions[int(np.argmax(means))])
     whole = ensembles.estimate(groups, best)
     draws = control_module._by_seed(ensembles, whole, "m", resolutions, seeds, best)
-    m = len(METHODS)
-    for c, r in enumerate([*resolutions, resolutions[best[0]]]):
+    at = places(resolutions)
+    for side, r in [*zip(resolutions, resolutions, strict=True), (CHOSEN, best["mean"])]:
         effect = np.zeros(len(whole.value))
-        effect[0], effect[(1 + c) * m] = 1, -1
+        effect[at[None, "mean"]], effect[at[side, "mean"]] = 1, -1
         assert effect @ whole.value == pytest.approx(sum(means) - 3 * means[resolutions.index(r)])
         found = control_module._training(draws, effect)
         if n_seeds > 3:
@@ -148,7 +148,7 @@ def test_what_a_seed_draws_is_its_learners_part_in_the_effect(n_seeds):
 
 def test_without_the_seeds_the_table_says_what_is_missing(simulate):
     control = stack(simulate(2, 1, share=0.5), {0: "combine"}, SETTINGS)["control"]
-    assert len(control) == 3 * len(METHODS)  # two findings and their mean
+    assert len(control) == 3 * len(combining())  # two findings and their mean
     assert set(control["control"]) == {CHOSEN}
     assert control["effect"].isna().all()
     assert set(control["reason"]) == {"2 learners of one resolution need 2 seeds, there is 1"}

@@ -6,13 +6,13 @@ import pytest
 from scipy.special import expit
 
 from cxrscale.combine.contracts import COEFFICIENTS, CONTROL, GAINS, SCALE_WEIGHTS, STACKED
-from cxrscale.combine.ensembles import ALL_METHODS
-from cxrscale.combine.methods import PRIMARY
+from cxrscale.combine.methods import METHODS, PRIMARY, Combiner, Method, combining
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common import tables
 from cxrscale.common.rows import ALL_LEARNERS, MEAN
 from cxrscale.evaluate.auroc import auroc
+from cxrscale.evaluate.predictions import read_scores
 
 SETTINGS = StackingSettings(tolerance=1e-8, scale_weight_replicates=100, replicates=200, confidence=0.95, seed=0)
 N = 400
@@ -37,7 +37,7 @@ def predictions(write_predictions):
 
 def test_weights_land_on_the_learner_that_sees(predictions, tmp_path):
     frames = stack(predictions, {0: "combine"}, SETTINGS)
-    weights, scored = frames["weights"], frames["stacked"]
+    weights, scored = frames["scale_weights"], frames["stacked"]
     at = weights.set_index(["ensemble", "finding", "model", "resolution_px"])
     assert at["weight"]["a", "Edema", "a", 512] > 0.9
     assert at["weight"][ALL_LEARNERS, "Edema", "a", 512] > 0.9
@@ -55,7 +55,7 @@ def test_weights_land_on_the_learner_that_sees(predictions, tmp_path):
     row = scored.set_index(["ensemble", "finding", "method"])
     assert row["learner"][ALL_LEARNERS, "Edema", "best_single"] == "a-512"
     assert row["gain"]["a", "Edema", "best_single"] == 0
-    for method in ALL_METHODS[1:]:
+    for method in combining():
         one = row.loc[("a", "Edema", method)]
         assert one["gain"] == pytest.approx(one["auroc"] - row["auroc"]["a", "Edema", "best_single"])
         assert one["gain_lower"] <= one["gain"] <= one["gain_upper"]
@@ -63,7 +63,7 @@ def test_weights_land_on_the_learner_that_sees(predictions, tmp_path):
             row["auroc"][ALL_LEARNERS, "Rare", method] == row["auroc"][ALL_LEARNERS, "Rare", "mean"]
         )  # nothing to fit on
     never = scored[scored["finding"] == "Never"]
-    assert len(never) == 3 * len(ALL_METHODS)
+    assert len(never) == 3 * len(METHODS)
     assert never["auroc"].isna().all()
     assert set(never["reason"]) == {"no positive image"}
     mean = row.loc[(ALL_LEARNERS, MEAN, "softmax")]  # of the two findings that have a value
@@ -77,7 +77,7 @@ def test_weights_land_on_the_learner_that_sees(predictions, tmp_path):
 
 def test_the_weighted_mean_of_probabilities_is_what_is_scored(predictions):
     frames = stack(predictions, {0: "validate"}, SETTINGS)
-    weights, scored = frames["weights"], frames["stacked"]
+    weights, scored = frames["scale_weights"], frames["stacked"]
     edema = weights[(weights["finding"] == "Edema") & (weights["ensemble"] == "b")]["weight"].to_numpy()
     mixed = edema @ expit(NOISE[2:].astype(np.float32).astype(float))[:, SPLIT == "test"]
     target = TARGET[SPLIT == "test"]
@@ -89,14 +89,14 @@ def test_the_weighted_mean_of_probabilities_is_what_is_scored(predictions):
 
 def test_a_single_model_has_no_ensemble_of_all(predictions):
     frames = stack({k: v for k, v in predictions.items() if k[0] == "b"}, {0: "combine"}, SETTINGS)
-    for name in ("weights", "coefficients", "stacked", "gains"):
+    for name in ("scale_weights", "coefficients", "stacked", "gains"):
         assert set(frames[name]["ensemble"]) == {"b"}
 
 
 def test_one_resolution_is_combined_with_nothing(predictions):
     frames = stack({("a", 512, 0, 0): predictions["a", 512, 0, 0]}, {0: "combine"}, SETTINGS)
-    assert frames["weights"]["weight"].tolist() == [1, 1, 1]
-    assert frames["weights"]["reason"].notna().all()
+    assert frames["scale_weights"]["weight"].tolist() == [1, 1, 1]
+    assert frames["scale_weights"]["reason"].notna().all()
     edema = frames["gains"][frames["gains"]["finding"] == "Edema"]
     assert (edema["gain"] == 0).all()
     assert edema["p"].isna().all()
@@ -160,7 +160,7 @@ def test_gains_are_averaged_over_folds_and_seeds_with_holm_for_the_primary_metho
 def test_nothing_is_fitted_on_test(study):
     changed = np.random.default_rng(9).integers(0, 2, (SPLIT == "test").sum())
     before, after = stack(study("x", test=1 - changed), BOTH, SETTINGS), stack(study("y", test=changed), BOTH, SETTINGS)
-    for name in ("weights", "coefficients"):
+    for name in ("scale_weights", "coefficients"):
         pd.testing.assert_frame_equal(before[name], after[name])
     for column in ("chosen_px", "n_learners"):
         pd.testing.assert_series_equal(before["control"][column], after["control"][column])
@@ -168,7 +168,7 @@ def test_nothing_is_fitted_on_test(study):
     pd.testing.assert_series_equal(*singles)
     assert not before["stacked"]["auroc"].equals(after["stacked"]["auroc"])
     refitted = stack(study("z", combine=np.arange((SPLIT == "combine").sum()) % 2), BOTH, SETTINGS)
-    assert not refitted["weights"]["weight"].equals(before["weights"]["weight"])
+    assert not refitted["scale_weights"]["weight"].equals(before["scale_weights"]["weight"])
 
 
 def test_learners_that_are_alike_are_warned_of(write_predictions):
@@ -180,8 +180,38 @@ def test_learners_that_are_alike_are_warned_of(write_predictions):
         paths["a", r, 0, 0] = write_predictions(
             f"{r}", np.tile(SPLIT, 4), np.arange(n) // 2, {"A": logit}, {"A": target}
         )
-    row = stack(paths, {0: "combine"}, SETTINGS)["weights"].set_index("resolution_px")
+    row = stack(paths, {0: "combine"}, SETTINGS)["scale_weights"].set_index("resolution_px")
     assert row["warning"][256] == "a at 512 px takes its place without a visible loss"
     assert row["warning"][512] == "a at 256 px takes its place without a visible loss"
     assert pd.isna(row["warning"][1024])
     assert row["lower"][1024] > 0.2
+
+
+def test_a_method_needs_no_more_than_its_entry(study, monkeypatch):
+    def by_validation(evidence):
+        above = np.clip(evidence.validate_auroc - 0.5, 0, None)
+        above = above if above.any() else np.ones(evidence.n_learners)
+        return Combiner(above / above.sum(), on_logits=False)
+
+    before = stack(study("x"), BOTH, SETTINGS)
+    method = Method("by_auroc", "Weights by validation AUROC", "proportional to AUROC less 0.5", by_validation)
+    monkeypatch.setitem(METHODS, method.name, method)
+    paths = study("y")
+    after = stack(paths, BOTH, SETTINGS)
+    for name in ("coefficients", "stacked", "gains", "control"):
+        own = after[name]["method"] == method.name
+        assert own.any(), name
+        others, known = (f.astype(object).where(f.notna(), None) for f in (after[name][~own], before[name]))
+        pd.testing.assert_frame_equal(others.reset_index(drop=True), known)
+    pd.testing.assert_frame_equal(after["scale_weights"], before["scale_weights"])
+    for name, column in (("stacked", "auroc"), ("gains", "gain"), ("control", "effect")):
+        assert after[name].loc[after[name]["method"] == method.name, column].notna().all()
+    gains = after["gains"][after["gains"]["method"] == method.name]
+    assert set(gains["against"]) == {"best_single", "mean"}
+    assert gains[["boot_lower", "p_holm"]].isna().all(axis=None)
+    found = after["coefficients"].query("method == 'by_auroc' and fold == 1 and seed == 0 and finding == 'A'")
+    above = [
+        auroc(scores.logits[0, :, 0], scores.target[:, 0]) - 0.5
+        for scores in (read_scores([paths["a", r, 1, 0]], ["validate"])["validate"] for r in (256, 512))
+    ]
+    assert found["coefficient"].tolist() == pytest.approx(np.array(above) / sum(above))

@@ -1,12 +1,15 @@
 """Each way to combine for one finding."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
-from cxrscale.combine.methods import METHODS, Combiner, best_single, fit, logistic, stand_ins
-from cxrscale.combine.simplex import likelihoods, mixture_weights
+from cxrscale.combine.methods import METHODS, Combiner, Evidence, Role, combining, fit_all, logistic, named
+from cxrscale.combine.simplex import mixture_weights
 from cxrscale.evaluate.auroc import auroc
 
 N = 600
@@ -17,9 +20,18 @@ NOISE = np.random.default_rng(4).normal(0, 1, (4, N))
 LOGITS = np.array([1.0, 0.5, 0.3, -0.4])[:, None] * SIGN + NOISE - 0.7
 
 
+def evidence(logits, target, tolerance=1e-8):
+    """Of combine and, the same, of validate."""
+    return Evidence(logits, target, logits, target, tolerance)
+
+
+def fit(*given):
+    return fit_all(evidence(*given))
+
+
 def test_softmax_and_mean_are_weighted_means_of_probabilities():
     fitted = fit(LOGITS, TARGET, 1e-10)
-    weight = fitted.combiners["softmax"].weight
+    weight = fitted.combiners["softmax"].scale_weight
     assert weight == pytest.approx(mixture_weights(expit(LOGITS.T), TARGET), abs=1e-3)
     assert expit(fitted.combiners["softmax"].log_odds(LOGITS)) == pytest.approx(weight @ expit(LOGITS))
     assert expit(fitted.combiners["mean"].log_odds(LOGITS)) == pytest.approx(expit(LOGITS).mean(axis=0))
@@ -73,20 +85,22 @@ def test_convex_weights_on_logits_are_the_best_of_a_grid():
         return np.logaddexp(0, -SIGN * (w * LOGITS[0] + (1 - w) * LOGITS[1])).mean()
 
     grid = np.linspace(0, 1, 1001)
-    assert combiner.weight[0] == pytest.approx(grid[np.argmin([loss(w) for w in grid])], abs=2e-3)
-    assert 0 < combiner.weight[0] < 1
+    assert combiner.scale_weight[0] == pytest.approx(grid[np.argmin([loss(w) for w in grid])], abs=2e-3)
+    assert 0 < combiner.scale_weight[0] < 1
 
 
 def test_a_learner_that_is_too_sure_gets_its_weight_once_it_is_calibrated():
     rng = np.random.default_rng(0)
     good, poor = 1.5 * SIGN + rng.normal(size=N) - 1, 0.4 * SIGN + rng.normal(size=N) - 0.7
     fitted = fit(np.stack([12 * good, poor]), TARGET, 1e-10)
-    assert fitted.slope[0] < 0.4  # says that it is too sure
-    assert fitted.log_loss[0] > fitted.log_loss[1]
-    assert fitted.combiners["softmax_calibrated"].weight[0] > 0.8 > fitted.combiners["softmax"].weight[0]
+    assert fitted.evidence.calibration[0][0] < 0.4  # says that it is too sure
+    assert fitted.evidence.log_loss[0] > fitted.evidence.log_loss[1]
+    assert fitted.combiners["softmax_calibrated"].scale_weight[0] > 0.8 > fitted.combiners["softmax"].scale_weight[0]
     test = np.random.default_rng(1)
     logits = np.stack([12 * (1.5 * SIGN + test.normal(size=N) - 1), 0.4 * SIGN + test.normal(size=N) - 0.7])
-    softmax, calibrated = (auroc(fitted.combiners[m].log_odds(logits), TARGET) for m in METHODS[1:3])
+    softmax, calibrated = (
+        auroc(fitted.combiners[m].log_odds(logits), TARGET) for m in ("softmax", "softmax_calibrated")
+    )
     assert softmax < auroc(logits[0], TARGET) - 0.01
     assert calibrated > auroc(logits[0], TARGET) - 0.005
 
@@ -94,9 +108,9 @@ def test_a_learner_that_is_too_sure_gets_its_weight_once_it_is_calibrated():
 def test_calibration_finds_the_scale_that_was_planted():
     odds = np.random.default_rng(2).normal(0, 1.5, 40_000)
     target = (np.random.default_rng(3).random(40_000) < expit(odds)).astype(float)
-    fitted = fit(np.stack([4 * odds + 2, odds]), target, 1e-8)
-    assert fitted.slope == pytest.approx([0.25, 1], rel=0.05)
-    assert fitted.offset == pytest.approx([-0.5, 0], abs=0.05)
+    slope, offset = evidence(np.stack([4 * odds + 2, odds]), target).calibration
+    assert slope == pytest.approx([0.25, 1], rel=0.05)
+    assert offset == pytest.approx([-0.5, 0], abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -108,17 +122,17 @@ def test_calibration_finds_the_scale_that_was_planted():
     ],
 )
 def test_all_methods_are_the_mean_with_a_reason_where_nothing_can_be_fitted(target, reason):
-    fitted = fit(LOGITS[:3], target, 1e-8)
-    assert fitted.reason == reason
-    assert set(fitted.combiners) == set(METHODS)
+    fitted = fit_all(evidence(LOGITS[:3], target), combining())
+    assert fitted.evidence.reason == reason
+    assert set(fitted.combiners) == set(combining())
     odds = fitted.log_odds(LOGITS[:3])
     assert (odds == odds[0]).all()
-    assert fitted.combiners["softmax"].weight == pytest.approx([1 / 3] * 3)
+    assert fitted.combiners["softmax"].scale_weight == pytest.approx([1 / 3] * 3)
 
 
 def test_one_learner_is_itself():
     fitted = fit(-LOGITS[:1], TARGET, 1e-8)
-    assert fitted.reason == "one learner: nothing to combine"
+    assert fitted.evidence.reason == "one learner: nothing to combine"
     assert fitted.log_odds(LOGITS[:1]) == pytest.approx(np.tile(LOGITS[0], (len(METHODS), 1)))
 
 
@@ -127,52 +141,32 @@ def test_ignored_images_are_not_fitted_on():
     target[300:] = np.nan
     ignored, absent = fit(LOGITS, target, 1e-8), fit(LOGITS[:, :300], TARGET[:300], 1e-8)
     for method in METHODS:
-        assert ignored.combiners[method].weight == pytest.approx(absent.combiners[method].weight)
+        assert ignored.combiners[method].scale_weight == pytest.approx(absent.combiners[method].scale_weight)
 
 
 def test_the_best_single_learner_is_that_of_validation():
     logits = np.stack([NOISE[0], TARGET + NOISE[1], 3 * TARGET + NOISE[2]])
+
+    def best_single(logits, target):
+        combiner = METHODS["best_single"].fit(Evidence(LOGITS[:3], TARGET, logits, target, 1e-8))
+        assert combiner.log_odds(LOGITS[:3]).tolist() == LOGITS[np.argmax(combiner.scale_weight)].tolist()
+        return np.argmax(combiner.scale_weight)
+
     assert best_single(logits, TARGET) == 2
     assert best_single(logits[::-1], TARGET) == 0
     assert best_single(logits, np.ones(N)) == 2  # undefined: the largest
 
 
-def doubted(logits, patient, confidence=0.95):
-    likelihood = likelihoods(expit(logits.T), TARGET)
-    weight = mixture_weights(expit(logits.T), TARGET)
-    return stand_ins(likelihood, weight, patient, confidence), weight
+def test_the_registry_has_one_declared_method_and_its_names():
+    assert named(Role.PRIMARY) == ["softmax"]
+    assert named(Role.REFERENCE) == ["best_single", "mean"]
+    assert combining() == [name for name in METHODS if name != "best_single"]
+    assert all(name == method.name for name, method in METHODS.items())
+    assert len({method.label for method in METHODS.values()}) == len(METHODS)
 
 
-def test_identical_learners_are_doubted_and_independent_ones_are_not():
-    # A mixture's weights are sharp where each learner is right where the other is not.
-    strong = 2.5 * SIGN * np.where(np.arange(N) % 2, 1, 0.1) - 0.2
-    other = 2.5 * SIGN * np.where(np.arange(N) % 2, 0.1, 1) - 0.2
-    found, weight = doubted(np.stack([strong, other]), np.arange(N))
-    assert weight.min() > 0.3
-    assert found == {}
-    found, weight = doubted(np.stack([strong, strong, other]), np.arange(N))
-    assert weight[0] == pytest.approx(weight[1])
-    assert found == {0: 1, 1: 0}
-
-
-def test_copies_of_a_patients_images_say_no_more_than_one():
-    logits = np.stack([1.5 * SIGN, 1.4 * SIGN]) + NOISE[:2] - 0.7
-    once, weight = doubted(logits, np.arange(N))
-    assert weight.min() > 0.1
-    assert once == {1: 0}
-    likelihood = np.repeat(likelihoods(expit(logits.T), TARGET), 9, axis=0)
-    assert stand_ins(likelihood, weight, np.repeat(np.arange(N), 9), 0.95) == once
-    assert stand_ins(likelihood, weight, np.arange(9 * N), 0.95) == {}
-
-
-def test_a_weight_that_should_be_nothing_is_rarely_believed():
-    rng = np.random.default_rng(8)
-    believed = 0
-    for _ in range(300):
-        odds = rng.normal(-0.5, 1.2, 300)
-        target = (rng.random(300) < expit(odds)).astype(float)
-        probability = expit(np.stack([odds, odds + rng.normal(0, 0.7, 300)], axis=1))
-        weight = mixture_weights(probability, target)
-        found = stand_ins(likelihoods(probability, target), weight, np.arange(300), 0.95)
-        believed += weight[1] >= 0.01 and 1 not in found
-    assert believed / 300 < 0.09  # the one-sided 5 % of the test, and chance
+def test_the_documentation_says_of_methods_what_their_entries_say():
+    page = (Path(__file__).parents[3] / "docs/stacking.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
+    assert len(rows) >= 7
+    assert rows == {name: METHODS[name].meaning for name in rows}

@@ -8,12 +8,12 @@ from cxrscale.common import tables
 from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.auroc import auroc
 from cxrscale.evaluate.clustered import components
-from cxrscale.evaluate.comparison import FoldScores, compare, compare_scores
+from cxrscale.evaluate.comparison import ModelScores, compare, compare_scores
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, DIFFERENCES, SUFFICIENT
 from cxrscale.evaluate.settings import ComparisonSettings
 from cxrscale.evaluate.verdicts import holm
 
-SETTINGS = ComparisonSettings(512, 0.01, 0.95, 0.99, 300, 0)
+SETTINGS = ComparisonSettings(reference_px=512, margin_auroc=0.01, least_patients=0, replicates=300)
 N = 300
 PATIENT = np.arange(N) // 2
 TARGET = np.arange(N) // 2 % 2
@@ -127,7 +127,7 @@ def test_undecided_where_patients_are_few():
     rng = np.random.default_rng(0)
     target = (np.arange(60) % 2).astype(float)[:, None]
     logits = rng.normal(size=(2, 60, 1)) + target
-    fold = FoldScores("m", 0, [0], [256, 512], ["A"], logits, target, np.arange(60))
+    fold = ModelScores("m", 0, [0], [256, 512], ["A"], logits, target, np.arange(60))
     row = compare_scores([fold], replace(SETTINGS, replicates=0)).differences.iloc[0]
     assert row["verdict"] == "undecided"
     assert np.isnan(row["boot_lower"])
@@ -167,7 +167,7 @@ def test_seeds_that_differ_widen_the_interval():
     rows = []
     for seeds in ([0], [0, 1, 2]):
         chosen = logits[: 2 * len(seeds)]
-        fold = FoldScores("m", 0, seeds, [256, 512], ["A"], chosen, target, np.arange(2000))
+        fold = ModelScores("m", 0, seeds, [256, 512], ["A"], chosen, target, np.arange(2000))
         rows.append(compare_scores([fold], replace(SETTINGS, replicates=0)).differences.iloc[0])
     assert rows[0]["se_seeds"] == 0
     assert rows[1]["se_seeds"] > 3 * rows[1]["se_patients"]

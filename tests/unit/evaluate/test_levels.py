@@ -35,7 +35,7 @@ def test_projections(view, projection):
 def test_views_of_every_data_set_are_in_a_group_and_the_rest_is_said():
     views = pd.Series(["AP"] * 3 + ["AP erect", "L", "Lateral", "COSTAL", "COSTAL", None])
     rows = pd.DataFrame({"image_id": list("abcdefghi"), "view": views})
-    masks = group_masks(rows, ["view"], None)
+    masks = group_masks(rows, ["view"])
     assert masks["view: frontal"].sum() == 4
     assert masks["view: lateral"].sum() == 2
     (note,) = notes_on_views(views)

@@ -11,7 +11,7 @@ from cxrscale.evaluate.auroc import weighted_auroc
 from cxrscale.evaluate.bootstrap import interval, replicate
 from cxrscale.evaluate.clustered import components
 from cxrscale.evaluate.contracts import METRICS
-from cxrscale.evaluate.metrics import evaluate, fit, reason_undefined, threshold_at
+from cxrscale.evaluate.metrics import evaluate, fit_operating_point, reason_undefined, threshold_at
 from cxrscale.evaluate.settings import EvaluationSettings
 
 RNG = np.random.default_rng(0)
@@ -148,8 +148,10 @@ def test_the_threshold_by_hand():
     assert threshold_at(logits, target, 0.9) == 8
     assert threshold_at(logits, target, 0.91) == 9
     assert threshold_at(np.array([1.0, 5, 5, 5]), np.zeros(4), 0.5) == 5
-    assert fit(logits, target, "combine", 0.9).recalibration is None  # separated
-    assert fit(logits[10:], target[10:], "combine", 0.9).threshold_reason == "combine: no negative image"
+    assert fit_operating_point(logits, target, "combine", 0.9).recalibration is None  # separated
+    assert (
+        fit_operating_point(logits[10:], target[10:], "combine", 0.9).threshold_reason == "combine: no negative image"
+    )
 
 
 def test_the_threshold_has_the_sensitivity_of_scikit_learns_curve_on_its_own_split():
@@ -177,7 +179,7 @@ def test_threshold_and_recalibration_come_from_combine_alone(write_predictions):
     assert two.loc[("sensitivity", "Edema", "clustered"), "value"] == flagged[TARGET[40:] == 0].mean()
     assert one.loc[("specificity", "Edema", "clustered"), "value"] == (~flagged[TARGET[40:] == 0]).mean()
     # Brier of p for 1 and of p for 0 differ by 1 - 2 p: the recalibrated p are the same in both.
-    intercept, slope = fit(LOGIT[:40].astype(float), TARGET[:40], "combine", 0.9).recalibration
+    intercept, slope = fit_operating_point(LOGIT[:40].astype(float), TARGET[:40], "combine", 0.9).recalibration
     p = expit(intercept + slope * LOGIT[40:].astype(float))
     for rows, y in ((one, TARGET[40:]), (two, turned[40:])):
         brier = rows.loc[("recalibrated_brier", "Edema", "clustered"), "value"]
@@ -212,7 +214,7 @@ def test_groups_are_scored_by_themselves(write_predictions):
     sex = pd.DataFrame({"subject_id": [f"p{i}" for i in range(39)], "sex": ["F", "M", "F"] * 13})
     path = write_predictions("p", "test", PATIENT, {"Edema": LOGIT}, {"Edema": TARGET}, view=view)
     settings = EvaluationSettings(replicates=100, groups=["view", "sex"])
-    table = evaluate(path, ["test"], settings, sex)
+    table = evaluate(path, ["test"], settings, [sex])
     assert set(table["group"]) == {
         "all", "view: AP", "view: PA", "view: LATERAL", "view: (not recorded)", "view: frontal", "view: lateral",
         "sex: F", "sex: M", "sex: (not recorded)",

@@ -5,7 +5,7 @@ import pytest
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
 from cxrscale.evaluate.contracts import PREDICTIONS
-from cxrscale.evaluate.predictions import Scores, predictions_frame
+from cxrscale.evaluate.predictions import predictions_frame, read_scores
 
 
 def test_ignored_targets_are_empty(tmp_path):
@@ -19,11 +19,11 @@ def test_ignored_targets_are_empty(tmp_path):
     )  # fmt: skip
     frame = predictions_frame(targets, np.array([900, 1100]), np.array([[0.5, -1], [2, 3.25]]), ["Edema", "Fracture"])
     tables.write(PREDICTIONS, frame, tmp_path / "p.parquet")
-    scores = Scores([tmp_path / "p.parquet"], "test")
+    scores = read_scores([tmp_path / "p.parquet"], ["test"])["test"]
     assert scores.findings == ["Edema", "Fracture"]
     assert np.array_equal(scores.target, [[1, 0], [np.nan, 1]], equal_nan=True)
     assert scores.logits.tolist() == [[[0.5, -1], [2, 3.25]]]
-    large = Scores([tmp_path / "p.parquet"], "test", native_at_least_px=1000)
+    large = read_scores([tmp_path / "p.parquet"], ["test"], native_at_least_px=1000)["test"]
     assert list(large.image_id) == ["b"]
 
 
@@ -34,7 +34,7 @@ def test_scores_put_the_images_of_one_split_in_one_order(write_predictions):
     frame = pd.read_parquet(path).sample(frac=1, random_state=3)
     other = path.with_name("b.parquet")
     tables.write(PREDICTIONS, frame.assign(**{"logit:Edema": frame["logit:Edema"] + np.float32(10)}), other)
-    scores = Scores([path, other], "test")
+    scores = read_scores([path, other], ["test"])["test"]
     assert len(scores) == 3
     assert scores.logits[:, :, 0].tolist() == [[0, 2, 3], [10, 12, 13]]
     assert scores.target[:, 0].tolist() == [0, 1, 0]
@@ -46,4 +46,15 @@ def test_learners_of_other_images_cannot_be_compared(write_predictions):
     one = write_predictions("one", "test", [0, 1], {"Edema": [0, 1]}, {"Edema": [0, 1]})
     two = write_predictions("two", "test", [0, 1, 2], {"Edema": [0, 1, 2]}, {"Edema": [0, 1, 1]})
     with pytest.raises(StudyError, match=r"two.parquet holds other test images than .*one.parquet; learners can be"):
-        Scores([one, two], "test")
+        read_scores([one, two], ["test"])
+
+
+def test_each_file_is_read_once_for_all_splits(write_predictions, monkeypatch):
+    splits = ["test", "validate", "test"]
+    paths = [write_predictions(n, splits, [0, 1, 2], {"A": [0, 1, 2]}, {"A": [0, 1, 1]}) for n in ("one", "two")]
+    seen, read = [], tables.read
+    monkeypatch.setattr(tables, "read", lambda table, path: seen.append(path) or read(table, path))
+    scores = read_scores(paths, ("validate", "combine", "test"))
+    assert seen == paths
+    assert {split: len(found) for split, found in scores.items()} == {"validate": 1, "combine": 0, "test": 2}
+    assert scores["validate"].logits.tolist() == [[[1]], [[1]]]

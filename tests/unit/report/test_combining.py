@@ -1,8 +1,7 @@
 """What the page says about ensembles, from what the stage writes."""
 
-from cxrscale.combine.ensembles import ALL_METHODS
+from cxrscale.combine.methods import METHODS, PRIMARY
 from cxrscale.report.combining import (
-    METHODS,
     control_sentences,
     control_table,
     controls_table,
@@ -39,7 +38,7 @@ def test_with_seeds_the_control_is_told_and_shown(make_settings, make_stacked):
     assert "Holm" not in table.cells[2][4].note
     every = controls_table(found, make_settings())
     assert list(every.head[2:]) == ["Chosen on validation", "32 px", "64 px"]
-    assert [row[1].text for row in every.cells] == [METHODS[m] for m in ALL_METHODS[1:]]
+    assert [row[1].text for row in every.cells] == [m.label for m in METHODS.values() if m.combines]
 
 
 def test_no_gain_of_resolution_is_said_as_such(make_settings, make_stacked):
@@ -51,11 +50,12 @@ def test_no_gain_of_resolution_is_said_as_such(make_settings, make_stacked):
 def test_tables_hold_every_method_and_finding(make_settings, make_stacked):
     found = make_stacked({32: (0.8, 1), 64: (0.8, 1)})
     table = overall_table(found, make_settings())
-    assert [row[1].text for row in table.cells] == list(METHODS.values())
-    assert list(METHODS) == list(ALL_METHODS)
+    assert [row[1].text for row in table.cells] == [m.label for m in METHODS.values()]
+    assert list(dict.fromkeys(found["gains"]["method"])) == list(METHODS)
     gain = found["gains"].set_index(["finding", "method", "against"]).loc["(mean)", "softmax", "best_single"]
-    assert table.cells[2][3].text == f"{gain['gain']:+.3f}"
-    assert f"{gain['lower']:+.3f} to {gain['upper']:+.3f}; p < 0.001" in table.cells[2][3].note
+    (cell,) = [row[3] for row in table.cells if row[1].text == METHODS[PRIMARY].label]
+    assert cell.text == f"{gain['gain']:+.3f}"
+    assert f"{gain['lower']:+.3f} to {gain['upper']:+.3f}; p < 0.001" in cell.note
     assert len(stacking_table(found, make_settings()).rows) == 2
     assert len(methods_table(found, make_settings()).rows) == 2
 
