@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cxrscale.combine.contracts import CONTROL, GAINS, SCALE_WEIGHTS, STACKED
-from cxrscale.combine.methods import PRIMARY
+from cxrscale.combine.methods import BEST_SINGLE, EQUAL, PRIMARY
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common.notes import NOTES
@@ -170,15 +170,15 @@ def combined_tables(made: Made):
         for r in made.resolutions:
             share = {"weight": 1 / n, "lower": 1 / n / 2, "upper": 1 / n, "slope": 0.9}
             weights.append(where | {"model": model, "resolution_px": r} | share)
-        for method in ("best_single", "mean", PRIMARY):
-            single = "m-64" if method == "best_single" else None
+        for method in (BEST_SINGLE, EQUAL, PRIMARY):
+            single = "m-64" if method == BEST_SINGLE else None
             scored = {"method": method, "log_loss": 0.3, "learner": single, "reason": made.reason(finding)}
             stacked.append(where | scored)
     for model, finding in itertools.product(made.models, made.with_mean):
         found = {"auroc": 0.7, "auroc_lower": 0.6, "auroc_upper": 0.8, "gain": 0.03, "lower": 0.01, "upper": 0.05}
         found |= {"p": 0.01, "p_holm": None if finding == MEAN else 0.02}
         row = (found if finding not in made.undefined else {}) | {"finding": finding, "reason": made.reason(finding)}
-        for method, against in itertools.permutations(("best_single", "mean", PRIMARY), 2):
+        for method, against in itertools.permutations((BEST_SINGLE, EQUAL, PRIMARY), 2):
             if against != PRIMARY:
                 gains.append(row | {"ensemble": model, "method": method, "against": against, "n_learners": n})
         control.append(

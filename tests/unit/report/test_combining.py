@@ -51,10 +51,11 @@ def test_tables_hold_every_method_and_finding(make_settings, make_stacked):
     found = make_stacked({32: (0.8, 1), 64: (0.8, 1)})
     table = overall_table(found, make_settings())
     assert [row[1].text for row in table.cells] == [m.label for m in METHODS.values()]
+    assert list(dict.fromkeys(found["gains"]["method"])) == list(METHODS)
     gain = found["gains"].set_index(["finding", "method", "against"]).loc["(mean)", PRIMARY, "best_single"]
-    (row,) = [row for row in table.cells if row[1].text == METHODS[PRIMARY].label]
-    assert row[3].text == f"{gain['gain']:+.3f}"
-    assert f"{gain['lower']:+.3f} to {gain['upper']:+.3f}; p < 0.001" in row[3].note
+    (cell,) = [row[3] for row in table.cells if row[1].text == METHODS[PRIMARY].label]
+    assert cell.text == f"{gain['gain']:+.3f}"
+    assert f"{gain['lower']:+.3f} to {gain['upper']:+.3f}; p < 0.001" in cell.note
     assert len(stacking_table(found, make_settings()).rows) == 2
     assert len(methods_table(found, make_settings()).rows) == 2
 
