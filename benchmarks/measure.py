@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,30 @@ def report(results: Sequence[Result], json_path: Path | None = None) -> None:
     if json_path:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")
+
+
+class Process:
+    """A configuration in a process of its own, so that neither memory nor caches are shared; waits between turns."""
+
+    def __init__(self, script: str, job: dict[str, Any]) -> None:
+        command = [sys.executable, script, "--job", json.dumps(job)]
+        self.running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def turn(self) -> dict[str, Any]:
+        """Raises RuntimeError if the process ended; standard error, which is this one's, says why."""
+        assert self.running.stdin is not None
+        assert self.running.stdout is not None
+        try:
+            self.running.stdin.write("turn\n")
+            self.running.stdin.flush()
+        except BrokenPipeError:
+            pass
+        line = self.running.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a process ended with {self.running.wait()}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def end(self) -> None:
+        self.running.kill()
+        self.running.communicate()

@@ -12,13 +12,12 @@ memory format and with torch's batch norm over the micro-batch. On a CPU a proce
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,7 +25,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
-from measure import Result, arguments, report
+from measure import Process, Result, arguments, report
 from pictures import make_stores, plain_files
 from PIL import Image
 from torch import nn
@@ -273,36 +272,9 @@ def flops_per_image(model: str, size_px: int) -> float:
 WAYS = {"ours": Ours, "theirs": Theirs}
 
 
-class Process:
-    """A configuration in a process of its own, so that neither memory nor caches are shared; waits between turns."""
-
-    def __init__(self, job: Job) -> None:
-        command = [sys.executable, __file__, "--job", json.dumps(job.__dict__)]
-        self.running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def turn(self) -> dict[str, Any]:
-        """Raises RuntimeError if the process ended; standard error, which is this one's, says why."""
-        assert self.running.stdin is not None
-        assert self.running.stdout is not None
-        try:
-            self.running.stdin.write("turn\n")
-            self.running.stdin.flush()
-        except BrokenPipeError:
-            pass
-        line = self.running.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a process ended with {self.running.wait()}")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def end(self) -> None:
-        self.running.kill()
-        self.running.communicate()
-
-
 def measure(job: Job, turns: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Ours and theirs, in turns."""
-    ours, theirs = Process(replace(job, way="ours")), Process(replace(job, way="theirs"))
+    ours, theirs = (Process(__file__, asdict(replace(job, way=way))) for way in ("ours", "theirs"))
     try:
         pairs = [(ours.turn(), theirs.turn()) for _ in range(turns)]
     finally:

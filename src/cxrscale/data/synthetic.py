@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,37 @@ def make(root: Path, settings: SyntheticSettings) -> int:
     minimum and exclusive of the maximum) and planted.csv (how). Refuses, with StudyError, a folder that holds
     something it did not make.
     """
+    _check_can_be_made(root, settings)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / MARKER).write_text("Made by cxrscale; no patient is in it. It may be deleted and made again.\n")
+
+    # Streams of their own, so that correlation and label noise at zero leave all else as it is.
+    rng, common, noise = (np.random.default_rng(np.random.SeedSequence([settings.seed, s])) for s in (0, 2, 3))
+    made = _Made()
+    for p in range(settings.patients):
+        subject = str(10_000_000 + 37 * p + 11)
+        split = rng.choice(["train", "validate", "test"], p=[0.9, 0.03, 0.07])
+        for s in range(int(rng.integers(1, 4))):
+            examination = str(50_000_000 + 131 * p + 17 * s)
+            present = _draw_present(settings, rng, float(common.standard_normal()))
+            flipped = noise.random(len(present)) < settings.label_noise
+            labelled = {f: shows != bool(flip) for (f, shows), flip in zip(present.items(), flipped, strict=True)}
+            for source in made.labels.values():
+                source.append([subject, examination, *_label_row(labelled, settings, rng)])
+            views = ["PA", "LATERAL"] if rng.random() < 0.4 else [str(rng.choice(["AP", "PA", ""], p=[0.6, 0.3, 0.1]))]
+            for view in views:
+                dicom = "-".join(f"{word:08x}" for word in rng.integers(0, 2**32, size=5))
+                pixels, drawn = draw(view == "LATERAL", present, settings, len(made.names))
+                made.add(root, pixels, f"files/p{subject[:2]}/p{subject}/s{examination}/{dicom}.jpg")
+                date = 21_000_101 + s
+                made.metadata.append([dicom, subject, examination, "CHEST", view, *pixels.shape, date, "80556.875"])
+                made.splits.append([dicom, examination, subject, split])
+                made.boxes += [[dicom, finding, *box] for finding, box in drawn]
+    made.write(root, settings)
+    return len(made.names)
+
+
+def _check_can_be_made(root: Path, settings: SyntheticSettings) -> None:
     if root.exists() and any(root.iterdir()) and not (root / MARKER).is_file():
         raise StudyError(
             f"dataset.root: {root} is not empty and was not made by the synthetic generator. "
@@ -53,55 +85,43 @@ def make(root: Path, settings: SyntheticSettings) -> int:
     for finding, how in settings.planted.items():
         if absent := [f for f in how.includes if f not in settings.planted or settings.planted[f].pattern == "any"]:
             raise StudyError(f"dataset.synthetic.planted.{finding}.includes: {absent[0]!r} is not drawn.")
-    root.mkdir(parents=True, exist_ok=True)
-    (root / MARKER).write_text("Made by cxrscale; no patient is in it. It may be deleted and made again.\n")
 
-    # Streams of their own, so that correlation and label noise at zero leave all else as it is.
-    rng, common, noise = (np.random.default_rng(np.random.SeedSequence([settings.seed, s])) for s in (0, 2, 3))
-    metadata, splits, boxes, names, sums = [], [], [], [], []
-    labels: dict[str, list[list[str]]] = {"chexpert": [], "negbio": []}
-    number = 0
-    for p in range(settings.patients):
-        subject = str(10_000_000 + 37 * p + 11)
-        split = rng.choice(["train", "validate", "test"], p=[0.9, 0.03, 0.07])
-        for s in range(int(rng.integers(1, 4))):
-            study = str(50_000_000 + 131 * p + 17 * s)
-            present = _draw_present(settings, rng, float(common.standard_normal()))
-            flipped = noise.random(len(present)) < settings.label_noise
-            labelled = {f: shows != bool(flip) for (f, shows), flip in zip(present.items(), flipped, strict=True)}
-            for source in labels.values():
-                source.append([subject, study, *_label_row(labelled, settings, rng)])
-            views = ["PA", "LATERAL"] if rng.random() < 0.4 else [str(rng.choice(["AP", "PA", ""], p=[0.6, 0.3, 0.1]))]
-            for view in views:
-                dicom = "-".join(f"{word:08x}" for word in rng.integers(0, 2**32, size=5))
-                pixels, drawn = draw(view == "LATERAL", present, settings, number)
-                number += 1
-                path = f"files/p{subject[:2]}/p{subject}/s{study}/{dicom}.jpg"
-                data = simplejpeg.encode_jpeg(pixels[:, :, None], quality=95, colorspace="GRAY")
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                (root / path).write_bytes(data)
-                names.append(path)
-                sums.append(f"{hashlib.sha256(data).hexdigest()}  {path}")
-                rows, columns = pixels.shape
-                metadata.append([dicom, subject, study, "CHEST", view, rows, columns, 21_000_101 + s, "80556.875"])
-                splits.append([dicom, study, subject, split])
-                boxes += [[dicom, finding, *box] for finding, box in drawn]
 
-    head = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows"]
-    _write_csv(root / FILES[0], [*head, "Columns", "StudyDate", "StudyTime"], metadata)
-    _write_csv(root / FILES[1], ["dicom_id", "study_id", "subject_id", "split"], splits)
-    for name, source in zip(FILES[2:], labels.values(), strict=True):
-        _write_csv(root / name, ["subject_id", "study_id", *CHEXPERT_FINDINGS], source)
-    _write_csv(root / "boxes.csv", ["image_id", "finding", "x_min", "y_min", "x_max", "y_max"], boxes)
-    planted_rows = [
-        [f, p.pattern, p.wavelength, p.contrast, p.prevalence, "|".join(p.includes)]
-        for f, p in settings.planted.items()
-    ]
-    columns = ["finding", "pattern", "wavelength", "contrast", "prevalence", "includes"]
-    _write_csv(root / "planted.csv", columns, planted_rows)
-    (root / "IMAGE_FILENAMES").write_text("\n".join(names) + "\n")
-    (root / "SHA256SUMS.txt").write_text("\n".join(sums) + "\n")
-    return number
+@dataclass
+class _Made:
+    """What is made so far, as rows of the csv files; names, sums: of the pictures."""
+
+    metadata: list[list[Any]] = field(default_factory=list)
+    splits: list[list[Any]] = field(default_factory=list)
+    boxes: list[list[Any]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    sums: list[str] = field(default_factory=list)
+    labels: dict[str, list[list[str]]] = field(default_factory=lambda: {"chexpert": [], "negbio": []})
+
+    def add(self, root: Path, pixels: np.ndarray, path: str) -> None:
+        """Write a picture."""
+        data = simplejpeg.encode_jpeg(pixels[:, :, None], quality=95, colorspace="GRAY")
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+        self.names.append(path)
+        self.sums.append(f"{hashlib.sha256(data).hexdigest()}  {path}")
+
+    def write(self, root: Path, settings: SyntheticSettings) -> None:
+        """Write the csv files and lists."""
+        head = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows"]
+        _write_csv(root / FILES[0], [*head, "Columns", "StudyDate", "StudyTime"], self.metadata)
+        _write_csv(root / FILES[1], ["dicom_id", "study_id", "subject_id", "split"], self.splits)
+        for name, source in zip(FILES[2:], self.labels.values(), strict=True):
+            _write_csv(root / name, ["subject_id", "study_id", *CHEXPERT_FINDINGS], source)
+        _write_csv(root / "boxes.csv", ["image_id", "finding", "x_min", "y_min", "x_max", "y_max"], self.boxes)
+        planted_rows = [
+            [f, p.pattern, p.wavelength, p.contrast, p.prevalence, "|".join(p.includes)]
+            for f, p in settings.planted.items()
+        ]
+        columns = ["finding", "pattern", "wavelength", "contrast", "prevalence", "includes"]
+        _write_csv(root / "planted.csv", columns, planted_rows)
+        (root / "IMAGE_FILENAMES").write_text("\n".join(self.names) + "\n")
+        (root / "SHA256SUMS.txt").write_text("\n".join(self.sums) + "\n")
 
 
 def _draw_present(settings: SyntheticSettings, rng: np.random.Generator, common: float) -> dict[str, bool]:
