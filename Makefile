@@ -3,6 +3,7 @@
 # make test   installs and runs the tests
 # make test-cluster   the tests on a real SLURM, brought up on this Debian machine and taken down again; needs root
 # make bench  installs what the benchmarks need and runs them all, quickly: one table
+# make docs   writes config.yaml and the pages that are generated from the code
 # make lint   formatting, types and workflow checks
 PYTHON ?= python3
 # Relative, since make splits a path at its blanks.

@@ -238,7 +238,7 @@ def own_pictures(tmp_path: Path) -> Path:
         ("Mass", "2", ["manifest.csv line 5", "Mass is '2'", "expected 1, 0, -1"]),
         ("path", "../elsewhere.jpg", ["manifest.csv line 5", "leads out of dataset.root"]),
         ("image_id", "i0", ["lines 2 and 5", "'i0' stands twice"]),
-        ("study_id", "s0", ["study s0", "p0 and p1"]),
+        ("study_id", "s0", ["study_id s0", "p0 and p1"]),
         ("split", "training", ["line 5", "'training'", "train, validate"]),
     ],
 )
