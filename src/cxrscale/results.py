@@ -120,13 +120,10 @@ class Study:
         filled = [frame for frame in frames if len(frame)]
         return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
-    def cost_records(self) -> list[dict[str, Any]]:
-        """cost.json of each learner, in the order of `learners`."""
-        return [json.loads(path.read_text(encoding="utf-8")) for _, path in self.files_of_learners("cost.json")]
-
     def costs(self) -> pd.DataFrame:
         """What each training cost: model, resolution_px, fold, seed, and the entries of its cost.json."""
-        return pd.concat([self.learners, pd.DataFrame(self.cost_records())], axis=1)
+        costs = [json.loads(path.read_text(encoding="utf-8")) for _, path in self.files_of_learners("cost.json")]
+        return pd.concat([self.learners, pd.DataFrame(costs)], axis=1)
 
     def _filled(self, pattern: str) -> Iterator[tuple[dict[str, Any], Path]]:
         """The files that a pattern stands for, and what each is of."""

@@ -1,6 +1,8 @@
 """A study's tables by their names."""
 
+import importlib
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ import pytest
 
 from cxrscale.common import tables
 from cxrscale.common.errors import StudyError
-from cxrscale.explain.contracts import FIELDS
+from cxrscale.explain.contracts import ERF
 from cxrscale.results import TABLES, Study, StudyRecord, declared
 
 LEARNERS = [["m", 32, 0, 0], ["m", 64, 0, 0], ["n", 64, 0, 0]]
@@ -21,10 +23,8 @@ def study(tmp_path):
     record.write(tmp_path / "results/s/study.json")
     found = Study.open(tmp_path / "results/s")
     for number, (_, path) in enumerate(found.paths("erf")):
-        rows = pd.DataFrame(
-            [{"state": "trained", "finding": f, "n_images": number} for f in "AB"], columns=FIELDS.names
-        )
-        tables.write(FIELDS, rows, path)
+        rows = pd.DataFrame([{"state": "trained", "finding": f, "n_images": number} for f in "AB"], columns=ERF.names)
+        tables.write(ERF, rows, path)
         (path.parent / "cost.json").write_text(json.dumps({"seconds": 10 * number, "device": "cpu"}))
     summary = dict.fromkeys(TABLES["summary"].names, 1)
     for of, path in found.paths("summary"):
@@ -38,7 +38,7 @@ def study(tmp_path):
 
 def test_a_table_of_learners_says_of_which_a_row_is(study):
     frame = study.table("erf")
-    assert list(frame.columns) == [*FIELDS.names, "model", "resolution_px", "fold", "seed"]
+    assert list(frame.columns) == [*ERF.names, "model", "resolution_px", "fold", "seed"]
     assert frame[["model", "resolution_px", "fold", "seed"]].drop_duplicates().to_numpy().tolist() == LEARNERS
     assert frame["n_images"].tolist() == [0, 0, 1, 1, 2, 2]
     assert study.table("erf", model="m", resolution_px=64)["n_images"].tolist() == [1, 1]
@@ -78,3 +78,20 @@ def test_every_contract_is_in_the_registry_under_its_own_name():
     assert all(declared(name).name == name for name in TABLES)
     files = [pattern for table in TABLES.values() for pattern in table.files if pattern]
     assert len(files) == len(set(files)) > 25
+
+
+def made_by(text):
+    """What a table's `made_by` names, below cxrscale."""
+    return [name for name in re.findall(r"`([\w.]+)`", text) if "." in name]
+
+
+@pytest.mark.parametrize("table", [t for t in TABLES.values() if any(t.files)], ids=lambda table: table.name)
+def test_what_a_table_is_made_by_is_there(table):
+    named = made_by(table.made_by)
+    assert named
+    for name in named:
+        module, _, inside = name.rpartition(".")
+        try:
+            importlib.import_module(f"cxrscale.{name}")
+        except ModuleNotFoundError:
+            assert callable(getattr(importlib.import_module(f"cxrscale.{module}"), inside)), name

@@ -6,7 +6,7 @@ import pytest
 from cxrscale import truth
 from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.contracts import BETTER_BELOW, EQUIVALENT, NEEDS, UNDECIDED
-from cxrscale.explain.contracts import FIELDS, LOCALISATION
+from cxrscale.explain.contracts import ERF, LOCALISATION
 from cxrscale.truth import Found
 
 PLANTED = {
@@ -56,7 +56,7 @@ def study(monkeypatch):
             {"model": "m", "finding": ["Parts"], "effect": effect, "lower": effect - 0.01, "upper": effect + 0.01}
         )
         learners = {
-            (FIELDS.name, r): pd.DataFrame({"state": ["trained"], "finding": ["Two"], "radius95_fraction": [d / 2]})
+            (ERF.name, r): pd.DataFrame({"state": ["trained"], "finding": ["Two"], "radius95_fraction": [d / 2]})
             for r, d in zip((32, 64, 128), (reach[0], 0.9, reach[1]), strict=True)
         }
         learners |= {

@@ -69,7 +69,7 @@ rule train:
         accelerator=study.accelerator,
         processes=study.training.gpus,
         training_nodes=study.training.nodes,
-        run=json.dumps(study.training.run()),
+        run=json.dumps(study.training.run(), separators=(",", ":")),  # a listing separates resources by ", "
         mem_mb=8000,
         runtime=2880,
     params:

@@ -6,14 +6,14 @@ from cxrscale.common import tables
 from cxrscale.common.joblog import job
 from cxrscale.common.rows import ALL_CHANNELS
 from cxrscale.evaluate.contracts import DIFFERENCES
-from cxrscale.explain.contracts import FIELD_EFFECT, FIELD_POINTS, FIELDS
+from cxrscale.explain.contracts import ERF, FIELD_EFFECT, FIELD_POINTS
 from cxrscale.explain.field_effect import field_effect, field_points
 
 with job(snakemake.log[0], __file__) as log:
     params = snakemake.params
     fields = pd.concat(
         [
-            tables.read(FIELDS, path).assign(model=model)
+            tables.read(ERF, path).assign(model=model)
             for model, path in zip(params.models, snakemake.input.fields, strict=True)
         ]
     )

@@ -8,7 +8,7 @@ from cxrscale.common import atomic, tables
 from cxrscale.common.devices import leased
 from cxrscale.common.joblog import job
 from cxrscale.data.contracts import TARGETS
-from cxrscale.explain.contracts import FIELDS
+from cxrscale.explain.contracts import ERF
 from cxrscale.explain.field_size import NO_FIELD, field_rows
 from cxrscale.explain.heads import has_exact_cam
 from cxrscale.explain.receptive_field import receptive_fields
@@ -54,7 +54,7 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
             log.warning("%s: no receptive field, %s", state, NO_FIELD)
         else:
             maps[state] = fields[0].energy
-    frame = pd.DataFrame(sizes, columns=[c.name for c in FIELDS.columns])
-    tables.write(FIELDS, frame, snakemake.output.sizes)
+    frame = pd.DataFrame(sizes, columns=[c.name for c in ERF.columns])
+    tables.write(ERF, frame, snakemake.output.sizes)
     with atomic.replacing(snakemake.output.maps) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **{state: map_.astype(np.float32) for state, map_ in maps.items()})

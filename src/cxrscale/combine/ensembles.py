@@ -23,9 +23,8 @@ from cxrscale.combine.methods import BEST_SINGLE, METHODS, PRIMARY, Evidence, Fi
 from cxrscale.combine.scale_weights import scale_weight_rows
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.common.rows import ALL_LEARNERS, MEAN
-from cxrscale.evaluate.auroc import weighted_auroc
+from cxrscale.evaluate.auroc import reason_undefined, weighted_auroc
 from cxrscale.evaluate.bootstrap import interval, replicate
-from cxrscale.evaluate.metrics import reason_undefined
 from cxrscale.evaluate.predictions import Scores, read_scores
 from cxrscale.evaluate.verdicts import holm
 

@@ -13,8 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from cxrscale.combine.simplex import LOGISTIC, MIXTURE, Loss, likelihoods, simplex_weights
-from cxrscale.evaluate.auroc import auroc
-from cxrscale.evaluate.metrics import reason_undefined
+from cxrscale.evaluate.auroc import auroc, reason_undefined
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ NOTED = ("labels", "inputs", "targets-fold{fold}", "together-fold{fold}", "pictu
 NOTES = Table(
     name="notes",
     file=("{store}/notes.csv", *(f"{{study}}/notes/{of}.csv" for of in NOTED)),
+    made_by="`common.notes.write`, where something is found that a reader should know",
     shown=True,
     row="something that a reader must know before trusting the results",
     columns=(

@@ -31,7 +31,10 @@ SOURCE_ROOT = Path(cxrscale.__file__).resolve().parents[1]
 #: Modules that only declare: of these, names count by themselves.
 DECLARATIONS = ("contracts", "places", "rows", "settings")
 #: What is called -> its arguments that are words for readers, with their place if they may stand without a name.
-WORDS: dict[str, dict[str, int | None]] = {"Column": {"meaning": 2}, "Table": {"row": None, "shown": None}}
+WORDS: dict[str, dict[str, int | None]] = {
+    "Column": {"meaning": 2},
+    "Table": {"row": None, "made_by": None, "shown": None},
+}
 #: Arguments of which counts whether they say anything.
 SAID: dict[str, dict[str, int | None]] = {"Column": {"null": 3}}
 

@@ -44,10 +44,11 @@ class Column:
 class Table:
     """The declaration of a file: its name and place, what one row is, its columns and which of them identify a row.
 
-    file: a pattern of `places`, or several, in the order in which they are read; "" if the user names the file.
-    row: words for readers, which the digest of code leaves out. per_finding: columns that stand once for each finding;
-    "{finding}" in the name is replaced. Their findings are those of the frame that is written. shown: the report reads
-    it, so that it is made anew when the table changes.
+    file: a pattern of `places`, or several, in the order in which they are read; "" if the user names the file. row:
+    what one row is. made_by: where in `cxrscale` it is made, for who follows a number to its formula. Both are words
+    for readers, which the digest of code leaves out. per_finding: columns that stand once for each finding; "{finding}"
+    in the name is replaced. Their findings are those of the frame that is written. shown: the report reads it, so that
+    it is made anew when the table changes.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Table:
     key: Sequence[str] = ()
     per_finding: Sequence[Column] = field(default=())
     shown: bool = False
+    made_by: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ SPLITS = ("train", "validate", "combine", "test")
 IMAGES = Table(
     name="images",
     file="{store}/images.parquet",
+    made_by="`data.formats` (`read_images` of the data set's format)",
     row="an image that the data set names",
     columns=(
         Column("image_id", "text", "the image; MIMIC-CXR-JPG: dicom_id"),
@@ -28,6 +29,7 @@ IMAGES = Table(
 LABELS = Table(
     name="labels",
     file="{study}/labels.parquet",
+    made_by="`data.formats` (`read_labels` of the data set's format)",
     row="an image whose examination (study_id) has a label row",
     columns=(
         Column("image_id", "text", "the image"),
@@ -52,6 +54,7 @@ RADIOLOGIST = "radiologist"
 TARGETS = Table(
     name="targets",
     file="{study}/targets/fold{fold}.parquet",
+    made_by="`data.splits.build_targets`, then `data.splits.keep_together`",
     shown=True,
     row="an image that a fold uses",
     columns=(

@@ -107,7 +107,7 @@ def build_targets(
     fold: int,
     unread: Literal["ignore", "keep"] = "ignore",
 ) -> pd.DataFrame:
-    """The targets of one fold, the columns of `findings.TARGETS`, in the order of `labels`.
+    """The targets of one fold, the columns of `data.contracts.TARGETS`, in the order of `labels`.
 
     labels, images: the tables of those names. views: keep these only (None: all); "" stands for a view that is not
     recorded. The split is drawn before views are filtered, so that a view filter moves no patient.

@@ -9,6 +9,17 @@ over the sums has as many steps as the rarer class has images.
 import numpy as np
 from scipy.sparse import csr_array
 
+NOT_FINITE = "a logit is not finite"
+
+
+def reason_undefined(n_positive: int, n_negative: int) -> str | None:
+    """Why AUROC has no value, or None if it has one."""
+    if n_positive and n_negative:
+        return None
+    if not n_positive and not n_negative:
+        return "no image counts"
+    return "no positive image" if not n_positive else "no negative image"
+
 
 def auroc(score: np.ndarray, target: np.ndarray) -> float:
     """Probability that a positive scores above a negative, ties counted half (Mann-Whitney).

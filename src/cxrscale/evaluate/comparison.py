@@ -17,12 +17,11 @@ import pandas as pd
 from cxrscale.common.rows import MEAN
 from cxrscale.common.tables import Table
 from cxrscale.evaluate import verdicts
-from cxrscale.evaluate.auroc import weighted_auroc
+from cxrscale.evaluate.auroc import reason_undefined, weighted_auroc
 from cxrscale.evaluate.averaging import FoldAuroc, Mean, mean_component, means_over, pooled
 from cxrscale.evaluate.bootstrap import interval, joint_intervals, replicate
 from cxrscale.evaluate.clustered import Components, components
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, CONFIRMATORY, DIFFERENCES, EXPLORATORY, SUFFICIENT
-from cxrscale.evaluate.metrics import reason_undefined
 from cxrscale.evaluate.predictions import read_scores
 from cxrscale.evaluate.settings import ComparisonSettings
 

@@ -7,6 +7,7 @@ from cxrscale.common.tables import Column, Table
 PREDICTIONS = Table(
     name="predictions",
     file=f"{LEARNER_FOLDER}/predictions.parquet",
+    made_by="`train.learner.Learner`, laid out by `evaluate.predictions.predictions_frame`",
     row="an image of validate, combine or test",
     columns=(
         Column("image_id", "text", "the image"),
@@ -26,6 +27,7 @@ PREDICTIONS = Table(
 METRICS = Table(
     name="metrics",
     file=f"{LEARNER_FOLDER}/metrics.csv",
+    made_by="`evaluate.metrics.evaluate`; variances by `evaluate.clustered`, intervals by `evaluate.intervals`",
     shown=True,
     row="a metric of a finding on a split, with one kind of interval",
     columns=(
@@ -115,6 +117,7 @@ _REASON = Column("reason", "text", "why a value is empty", null="nothing is empt
 AUROC = Table(
     name="auroc",
     file="{study}/comparison/auroc.csv",
+    made_by="`evaluate.comparison.compare`; variances by `evaluate.clustered`",
     shown=True,
     row="the test AUROC of a learner for a finding",
     columns=(
@@ -137,6 +140,7 @@ AUROC = Table(
 AVERAGES = Table(
     name="averages",
     file="{study}/comparison/averages.csv",
+    made_by="`evaluate.comparison.compare`; errors and intervals by `evaluate.averaging.means_over`",
     shown=True,
     row="the test AUROC of a model at a resolution, for a finding, averaged over folds and seeds",
     columns=(
@@ -155,6 +159,10 @@ AVERAGES = Table(
 DIFFERENCES = Table(
     name="differences",
     file="{study}/comparison/differences.csv",
+    made_by=(
+        "`evaluate.comparison.compare`; errors and intervals by `evaluate.averaging.means_over`, verdicts by "
+        "`evaluate.verdicts.verdict`"
+    ),
     shown=True,
     row="a pair of resolutions of a model, for a finding, averaged over folds and seeds",
     columns=(
@@ -184,6 +192,7 @@ DIFFERENCES = Table(
 SUFFICIENT = Table(
     name="sufficient",
     file="{study}/comparison/sufficient.csv",
+    made_by="`evaluate.comparison.compare`; the rule is `evaluate.verdicts.smallest_sufficient`",
     shown=True,
     row="a finding of a model",
     columns=(

@@ -14,7 +14,13 @@ from scipy.special import expit
 
 from cxrscale.common.rows import ALL_IMAGES, MEAN
 from cxrscale.data.splits import combine_split
-from cxrscale.evaluate.auroc import average_precision, weighted_auroc, weighted_average_precision
+from cxrscale.evaluate.auroc import (
+    NOT_FINITE,
+    average_precision,
+    reason_undefined,
+    weighted_auroc,
+    weighted_average_precision,
+)
 from cxrscale.evaluate.bootstrap import drawn_weights, interval
 from cxrscale.evaluate.calibration import (
     calibration_error,
@@ -28,8 +34,6 @@ from cxrscale.evaluate.intervals import NO_ERROR, error_interval
 from cxrscale.evaluate.levels import LEVELS, Sample, group_masks
 from cxrscale.evaluate.predictions import read_scores
 from cxrscale.evaluate.settings import EvaluationSettings
-
-NOT_FINITE = "a logit is not finite"
 
 #: Metrics with a bootstrap interval, and what computes them under weights.
 RESAMPLED = {"auroc": weighted_auroc, "average_precision": weighted_average_precision}
@@ -73,15 +77,6 @@ class OperatingPoint:
     threshold_reason: str | None
     recalibration: tuple[float, float] | None
     recalibration_reason: str | None
-
-
-def reason_undefined(n_positive: int, n_negative: int) -> str | None:
-    """Why AUROC has no value, or None if it has one."""
-    if n_positive and n_negative:
-        return None
-    if not n_positive and not n_negative:
-        return "no image counts"
-    return "no positive image" if not n_positive else "no negative image"
 
 
 def threshold_at(logit: np.ndarray, target: np.ndarray, specificity: float) -> float:

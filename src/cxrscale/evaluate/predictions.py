@@ -14,7 +14,8 @@ from cxrscale.evaluate.contracts import PREDICTIONS
 def predictions_frame(
     targets: pd.DataFrame, native_px: np.ndarray, logits: np.ndarray, findings: Sequence[str]
 ) -> pd.DataFrame:
-    """The columns of PREDICTIONS from rows of `findings.TARGETS`, native_px (image,) and logits (image, finding)."""
+    """The columns of PREDICTIONS from rows of TARGETS (`data.contracts`),
+    native_px (image,) and logits (image, finding)."""
     known = {**targets, "native_px": native_px}
     columns: dict[str, object] = {c.name: np.asarray(known[c.name]) for c in PREDICTIONS.columns}
     for k, finding in enumerate(findings):

@@ -9,7 +9,7 @@ RADII = (0.50, 0.95)
 SQUARES = (0.20, 0.30, 0.50, 0.99)
 
 
-#: The lengths of FIELDS, each in pixels and as a fraction of the side.
+#: The lengths of ERF, each in pixels and as a fraction of the side.
 LENGTHS = ("sigma", *(f"radius{r * 100:.0f}" for r in RADII), *(f"square{s * 100:.0f}" for s in SQUARES))
 UNITS = ("px", "fraction")
 _MEANINGS = {
@@ -20,9 +20,10 @@ _MEANINGS = {
     **{f"square{s * 100:.0f}": f"smallest centred square with {s:.0%} of the contribution" for s in SQUARES},
 }
 
-FIELDS = Table(
+ERF = Table(
     name="erf",
     file=f"{LEARNER_FOLDER}/erf.csv",
+    made_by="`explain.field_size.field_rows`; the maps by `explain.receptive_field.receptive_fields`",
     shown=True,
     row="the effective receptive field of a learner in one state, for all channels or for the evidence of a finding",
     columns=(
@@ -63,6 +64,7 @@ FIELDS = Table(
 FIELD_POINTS = Table(
     name="field_points",
     file="{study}/comparison/field_points.csv",
+    made_by="`explain.field_effect.field_points`",
     shown=True,
     row="a finding of a model",
     columns=(
@@ -92,6 +94,7 @@ FIELD_POINTS = Table(
 FIELD_EFFECT = Table(
     name="field_effect",
     file="{study}/comparison/field_effect.csv",
+    made_by="`explain.field_effect.field_effect`",
     shown=True,
     row="a model: whether wide fields go with a preference for low resolution, over findings",
     columns=(
@@ -124,6 +127,7 @@ MEASURES = ("hit", "energy", "iou")
 LOCALISATION = Table(
     name="localisation",
     file=f"{LEARNER_FOLDER}/localisation.csv",
+    made_by="`explain.localisation.summarise`; the maps by `explain.cam.maps_of_pairs`",
     shown=True,
     row="how well a learner's maps of test images fall into boxes, by one measure",
     columns=(

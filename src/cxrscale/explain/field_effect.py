@@ -29,7 +29,7 @@ def field_points(
 ) -> pd.DataFrame:  # fmt: skip
     """The table FIELD_POINTS.
 
-    fields: rows of `receptive_field.FIELDS` of the learners at the reference, each with its model. differences:
+    fields: rows of `contracts.ERF` of the learners at the reference, each with its model. differences:
     model, finding, resolution_px, against_px, difference. resolutions: model -> those it was trained at.
     """
     rows = []

@@ -33,7 +33,7 @@ class ReceptiveField:
 
 
 def field_size(field: ReceptiveField) -> dict[str, float]:
-    """The columns of FIELDS that say how large a field is, for square pictures.
+    """The columns of ERF that say how large a field is, for square pictures.
 
     Radii and sigma are of the energy, squares of the contribution: NaN where no gradient is positive.
     """
@@ -53,7 +53,7 @@ def field_size(field: ReceptiveField) -> dict[str, float]:
 def field_rows(
     state: str, findings: Sequence[str], fields: Sequence[ReceptiveField | None], n_images: int
 ) -> list[dict[str, Any]]:
-    """Rows of FIELDS: all channels, then the findings. fields: as `receptive_fields` gives them; where it gave only the
+    """Rows of ERF: all channels, then the findings. fields: as `receptive_fields` gives them; where it gave only the
     first, the network has no evidence at a place."""
     rows = []
     for k, (finding, field) in enumerate(zip_longest([ALL_CHANNELS, *findings], fields)):

@@ -4,7 +4,7 @@ from typing import Any
 
 from cxrscale.data.splits import combine_split
 from cxrscale.report.cells import join, joined_reasons, missing
-from cxrscale.report.inputs import ReportSettings, Results, cost_frame, shown_findings
+from cxrscale.report.inputs import ReportSettings, Results, shown_findings
 from cxrscale.report.sections import Bullets, Paragraph, Section
 from cxrscale.report.weights import weight_warnings
 
@@ -72,8 +72,7 @@ def warnings_of(results: Results, settings: ReportSettings) -> list[str]:
                 f"Fold {fold}: stacking weights are fitted on validate, which also picked the epochs (there is no "
                 "combine split), so that they may favour the learners that fit validate by luck."
             )
-    late = cost_frame(results)
-    late = late[~late["converged"].astype(bool)]
+    late = results.costs[~results.costs["converged"].astype(bool)]
     for row in late.itertuples():
         found.append(
             f"{row.model} at {row.resolution_px} px, fold {row.fold}, seed {row.seed}: not converged; its best epoch "

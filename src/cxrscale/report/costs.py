@@ -1,4 +1,4 @@
-"""What the learners cost, and what that buys."""
+"""What the learners cost (cost.json, by `train.record.cost_of`), and what that buys."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -7,13 +7,7 @@ from matplotlib.ticker import NullFormatter
 from cxrscale.common.rows import MEAN
 from cxrscale.report.cells import Cell, PageTable, number
 from cxrscale.report.drawing import legend, line_of_model, plain, resolution_colours, say
-from cxrscale.report.inputs import (
-    ReportSettings,
-    Results,
-    averaged_over,
-    cost_frame,
-    values_averaged,
-)
+from cxrscale.report.inputs import ReportSettings, Results, averaged_over, values_averaged
 from cxrscale.report.sections import Drawn, Section
 
 
@@ -35,7 +29,7 @@ def section(results: Results, settings: ReportSettings) -> Section:
 
 def cost_table(results: Results) -> PageTable:
     rows: list[list[Cell | str]] = []
-    for (model, resolution), group in cost_frame(results).groupby(["model", "resolution_px"], sort=False):
+    for (model, resolution), group in results.costs.groupby(["model", "resolution_px"], sort=False):
         late = group[~group["converged"].astype(bool)]
         rows.append(
             [
@@ -62,7 +56,7 @@ def cost_points(results: Results) -> pd.DataFrame:
     """A row a (model, resolution_px): mean seconds and the AUROC averaged over findings (of the only one, if one)."""
     levels = results["averages"]
     overall = MEAN if MEAN in set(levels["finding"]) else results.findings[0]
-    seconds = cost_frame(results).groupby(["model", "resolution_px"], sort=False)["seconds"].mean().reset_index()
+    seconds = results.costs.groupby(["model", "resolution_px"], sort=False)["seconds"].mean().reset_index()
     return seconds.merge(levels[levels["finding"] == overall], on=["model", "resolution_px"], how="left")
 
 

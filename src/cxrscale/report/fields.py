@@ -179,7 +179,7 @@ def field_effect_drawn(results: Results, settings: ReportSettings) -> Drawn:
 def field_effect(points: pd.DataFrame, found: Mapping[str, str]) -> Figure:
     """The size of each finding's receptive field against its preference for low resolution, a panel a model.
 
-    points: rows of `field_effect.FIELD_POINTS`. found: model -> what is said of it below its name.
+    points: rows of `explain.contracts.FIELD_POINTS`. found: model -> what is said of it below its name.
     """
     models = list(dict.fromkeys(points["model"])) or ["no model"]
     shown = points.dropna(subset=["field_fraction", "preference"])

@@ -59,15 +59,15 @@ class Results:
     """What the stages before wrote. `results["auroc"]` is the table of that name, of all learners together.
 
     learners: one row a learner, KEY. tables: those that declare themselves shown (`tables.Table`), by name; one that
-    the study does not have is absent. targets: fold -> targets. costs: cost.json of each learner, in the order of
-    `learners`. field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one fold
-    and seed. planted: of a synthetic data set, else None. boxes: None without boxes.
+    the study does not have is absent. targets: fold -> targets. costs: a row a learner, its KEY and what its cost.json
+    holds. field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one fold and
+    seed. planted: of a synthetic data set, else None. boxes: None without boxes.
     """
 
     learners: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
     targets: Mapping[int, pd.DataFrame]
-    costs: Sequence[Mapping[str, Any]]
+    costs: pd.DataFrame
     field_maps: Mapping[tuple[str, int], Mapping[str, np.ndarray]]
     activation: Sequence[ActivationMaps]
     planted: pd.DataFrame | None = None
@@ -84,7 +84,7 @@ class Results:
             learners=study.learners,
             tables=tables | {"notes": tables["notes"].drop(columns="fold", errors="ignore").drop_duplicates()},
             targets={of["fold"]: frame for of, frame in study.parts(TARGETS.name)},
-            costs=study.cost_records(),
+            costs=study.costs(),
             field_maps=_field_maps(study),
             activation=_activation(study),
             planted=pd.read_csv(planted, dtype={"finding": str}) if planted else None,
@@ -172,8 +172,3 @@ def single_findings(results: Results, settings: ReportSettings) -> list[str]:
 def overall_finding(results: Results) -> tuple[str, str]:
     """The finding that stands for all, and its name: the mean, or the only one."""
     return (MEAN, MEAN_LABEL.lower()) if len(results.findings) > 1 else (results.findings[0], results.findings[0])
-
-
-def cost_frame(results: Results) -> pd.DataFrame:
-    """A row a learner: KEY and cost.json."""
-    return pd.concat([results.learners.reset_index(drop=True), pd.DataFrame(list(results.costs))], axis=1)

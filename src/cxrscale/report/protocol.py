@@ -59,13 +59,10 @@ def installed_version(package: str) -> str:
 def provenance_tables(results: Results) -> list[PageTable]:
     rows: list[list[Cell | str]] = []
     made_with = []
-    for learner, cost in zip(results.learners.itertuples(), results.costs, strict=True):
-        identity = cost.get("identity", {})
-        where = f"fold {learner.fold}, seed {learner.seed}"
-        rows.append(
-            [str(learner.model), f"{learner.resolution_px} px", where, str(identity.get("inputs", "not recorded"))]
-        )
-        made_with.append(shown(cost.get("versions", {})))
+    for cost in results.costs.to_dict("records"):
+        where = f"fold {cost['fold']}, seed {cost['seed']}"
+        rows.append([str(cost["model"]), f"{cost['resolution_px']} px", where, str(cost["identity"]["inputs"])])
+        made_with.append(shown(cost["versions"]))
     packages = ("cxrscale", "numpy", "pandas", "matplotlib", "jinja2")
     here = ", ".join(
         [f"python: {platform.python_version()}", *(f"{name}: {installed_version(name)}" for name in packages)]

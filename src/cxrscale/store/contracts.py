@@ -6,6 +6,7 @@ from cxrscale.common.tables import Column, Table
 FINGERPRINT = Table(
     name="fingerprint",
     file="{store}/fingerprint.csv",
+    made_by="`store.fingerprint.fingerprint`",
     row="a picture of the data set, chosen by the hash of its image_id",
     columns=(
         Column("image_id", "text", "the image"),
@@ -18,6 +19,7 @@ FINGERPRINT = Table(
 INDEX = Table(
     name="index",
     file=f"{RESOLUTION_FOLDER}/index.parquet",
+    made_by="`store.shards.index_shards`",
     shown=True,
     row="an image of the store at one resolution, in the order of the shards",
     columns=(
@@ -42,6 +44,7 @@ INDEX = Table(
 QUARANTINE = Table(
     name="quarantine",
     file=f"{{store}}/{BASE}/quarantine.csv",
+    made_by="`store.shards.ingest_shard`",
     shown=True,
     row="an image that the data set names and the store leaves out",
     columns=(
@@ -55,6 +58,7 @@ QUARANTINE = Table(
 SHARED = Table(
     name="shared",
     file=f"{{store}}/{BASE}/shared.csv",
+    made_by="`store.shared.shared_pictures`",
     row="an image whose file another image has too, byte by byte",
     columns=(
         Column("image_id", "text", "the image"),
@@ -67,6 +71,7 @@ SHARED = Table(
 PSNR = Table(
     name="psnr",
     file=f"{RESOLUTION_FOLDER}/psnr.csv",
+    made_by="`store.fidelity.measure`",
     row="an image of the sample, at one resolution",
     columns=(
         Column("image_id", "text", "the image"),
@@ -83,6 +88,7 @@ PSNR = Table(
 SUMMARY = Table(
     name="summary",
     file=f"{RESOLUTION_FOLDER}/summary.csv",
+    made_by="`store.fidelity.summary_of`",
     shown=True,
     row="a resolution of the store",
     columns=(

@@ -6,6 +6,7 @@ from cxrscale.common.tables import Column, Table
 HISTORY = Table(
     name="history",
     file=f"{LEARNER_FOLDER}/history.csv",
+    made_by="`train.training`, an epoch at a time",
     shown=True,
     row="an epoch of a training",
     columns=(

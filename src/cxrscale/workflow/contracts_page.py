@@ -14,6 +14,7 @@ HEAD = """# Contracts between stages
 Each stage reads the files of the stage before and nothing else. This page is written from the code
 (`python -m cxrscale.workflow.contracts_page`), and a table that breaks its declaration is refused when it is written
 and when it is read. Each is read by its name: `Study.open("results/demo").table("auroc")` (`cxrscale.results`).
+*Made by* names a module or function below `src/cxrscale/`, so that a number can be followed to its formula.
 `<learner>` is `results/<study>/learners/<model>/<resolution>px/fold<k>-seed<s>`; a column with `{finding}` stands once
 a finding. A csv holds null as an empty field.
 """
@@ -48,6 +49,8 @@ def described(table: Table) -> list[str]:
     """A table's declaration, line by line."""
     places = [f"`{place_of(pattern)}`" for pattern in table.files if pattern]
     lines = [f"## {table.name}", "", ", ".join(places) or "A csv file of one's own.", "", f"One row: {table.row}.", ""]
+    if table.made_by:
+        lines += [f"Made by {table.made_by}.", ""]
     if table.key:
         lines += [f"Unique by: {', '.join(table.key)}.", ""]
     lines += ["| column | type | meaning | null |", "|---|---|---|---|"]

@@ -193,7 +193,7 @@ def test_a_method_needs_no_more_than_its_entry(study, monkeypatch):
         return Combiner(above / above.sum(), on_logits=False)
 
     before = stack(study("x"), BOTH, SETTINGS)
-    method = Method("by_auroc", "Weights by validation AUROC", "proportional to AUROC less 0.5", by_validation)
+    method = Method("method_of_a_test", "Weights by validation AUROC", "proportional to AUROC less 0.5", by_validation)
     monkeypatch.setitem(METHODS, method.name, method)
     paths = study("y")
     after = stack(paths, BOTH, SETTINGS)
@@ -208,7 +208,7 @@ def test_a_method_needs_no_more_than_its_entry(study, monkeypatch):
     gains = after["gains"][after["gains"]["method"] == method.name]
     assert set(gains["against"]) == {"best_single", "mean"}
     assert gains[["boot_lower", "p_holm"]].isna().all(axis=None)
-    found = after["coefficients"].query("method == 'by_auroc' and fold == 1 and seed == 0 and finding == 'A'")
+    found = after["coefficients"].query("method == 'method_of_a_test' and fold == 1 and seed == 0 and finding == 'A'")
     above = [
         auroc(scores.logits[0, :, 0], scores.target[:, 0]) - 0.5
         for scores in (read_scores([paths["a", r, 1, 0]], ["validate"])["validate"] for r in (256, 512))

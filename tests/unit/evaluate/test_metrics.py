@@ -7,11 +7,11 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from cxrscale.common import tables
 from cxrscale.common.rows import MEAN
-from cxrscale.evaluate.auroc import weighted_auroc
+from cxrscale.evaluate.auroc import reason_undefined, weighted_auroc
 from cxrscale.evaluate.bootstrap import interval, replicate
 from cxrscale.evaluate.clustered import components
 from cxrscale.evaluate.contracts import METRICS
-from cxrscale.evaluate.metrics import evaluate, fit_operating_point, reason_undefined, threshold_at
+from cxrscale.evaluate.metrics import evaluate, fit_operating_point, threshold_at
 from cxrscale.evaluate.settings import EvaluationSettings
 
 RNG = np.random.default_rng(0)

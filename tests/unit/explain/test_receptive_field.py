@@ -10,7 +10,7 @@ from torch import nn
 
 from cxrscale.common import tables
 from cxrscale.common.rows import ALL_CHANNELS
-from cxrscale.explain.contracts import FIELDS
+from cxrscale.explain.contracts import ERF
 from cxrscale.explain.field_size import NO_EVIDENCE, NO_FIELD, NO_POSITIVE, centred_square, field_rows, spread
 from cxrscale.explain.receptive_field import receptive_fields
 
@@ -120,9 +120,9 @@ def test_a_network_that_does_not_look_has_no_field():
 def test_rows_keep_to_the_table_and_give_reasons(tmp_path):
     rows = field_rows("trained", ["A", "B"], receptive_fields(boxes(2), batches()), 4)
     rows += field_rows("random", [], [None], 4)
-    frame = pd.DataFrame(rows, columns=[c.name for c in FIELDS.columns])
-    tables.write(FIELDS, frame, tmp_path / "erf.csv")
-    read = tables.read(FIELDS, tmp_path / "erf.csv").set_index(["state", "finding"])
+    frame = pd.DataFrame(rows, columns=[c.name for c in ERF.columns])
+    tables.write(ERF, frame, tmp_path / "erf.csv")
+    read = tables.read(ERF, tmp_path / "erf.csv").set_index(["state", "finding"])
     assert read["reason"].dropna().to_dict() == {
         ("trained", "A"): NO_EVIDENCE,
         ("trained", "B"): NO_EVIDENCE,

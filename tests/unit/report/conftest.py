@@ -17,10 +17,11 @@ from cxrscale.common.notes import NOTES
 from cxrscale.common.rows import ALL_CHANNELS, CHOSEN, MEAN
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, DIFFERENCES, METRICS, SUFFICIENT
 from cxrscale.evaluate.verdicts import scope_of
-from cxrscale.explain.contracts import FIELD_EFFECT, FIELDS, LENGTHS
+from cxrscale.explain.contracts import ERF, FIELD_EFFECT, LENGTHS, LOCALISATION
 from cxrscale.explain.field_effect import field_points
 from cxrscale.report.inputs import KEY, ActivationMaps, ReportSettings, Results
 from cxrscale.report.page import build, render_local, render_report
+from cxrscale.results import TABLES
 
 NAN = float("nan")
 IMAGE_ID = "0a1b2c-patient-image"
@@ -96,7 +97,8 @@ def make_results() -> Callable[..., Results]:
         shapes = list(itertools.product(models, resolutions))
         return Results(
             learners=pd.DataFrame(made.learners, columns=KEY),
-            tables=compared
+            tables=empty_tables()
+            | compared
             | combined_tables(made)
             | explained_tables(made, compared["differences"])
             | stored_tables(targets)
@@ -105,12 +107,18 @@ def make_results() -> Callable[..., Results]:
                 "history": made.of_learners(pd.DataFrame({"epoch": [1, 2], "validation_auroc": [0.7, 0.6]})),
             },
             targets=dict.fromkeys(folds, targets),
-            costs=[dict(COST) for _ in made.learners],
+            costs=made.of_learners(pd.DataFrame([COST])),
             field_maps={shape: {"random": map_, "trained": map_} for shape in shapes},
             activation=[ActivationMaps(*shape, *cam) for shape in shapes],
         )
 
     return make
+
+
+def empty_tables():
+    """Every table that the report reads, without a row; a study need not have localisation."""
+    shown = [table for table in TABLES.values() if table.shown and table is not LOCALISATION]
+    return {table.name: framed(table, []).assign(**dict.fromkeys(KEY)) for table in shown}
 
 
 def compared_tables(made: Made):
@@ -220,7 +228,7 @@ def explained_tables(made: Made, differences):
     resolutions = dict.fromkeys(made.models, made.resolutions)
     points = field_points(fields, differences, made.findings, resolutions, max(made.resolutions))
     effects = [[m, 0.5, -0.2, 0.9, 0.21, len(made.findings), None] for m in made.models]
-    return {FIELDS.name: fields, "field_points": points, "field_effect": framed(FIELD_EFFECT, effects)}
+    return {ERF.name: fields, "field_points": points, "field_effect": framed(FIELD_EFFECT, effects)}
 
 
 def targets_of(made: Made):
@@ -280,7 +288,7 @@ def make_stacked(write_predictions) -> Callable[..., Results]:
             learners=pd.DataFrame(list(paths), columns=KEY),
             tables=stack(paths, {0: "combine"}, StackingSettings(1e-8, 100, 100, 0.95, 0)),
             targets={0: pd.DataFrame({"target:A": target[0], "target:B": target[1]})},
-            costs=[],
+            costs=pd.DataFrame(),
             field_maps={},
             activation=[],
         )

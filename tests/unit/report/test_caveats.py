@@ -26,7 +26,8 @@ def test_the_scope_follows_the_seeds(make_results):
 
 def test_warnings_name_what_weakens_the_numbers(make_results, make_settings):
     results = make_results()
-    late = [dict(c, converged=False, best_epoch=2) if i == 0 else c for i, c in enumerate(results.costs)]
+    late = results.costs.copy()
+    late.loc[0, ["converged", "best_epoch"]] = [False, 2]
     merged = {0: results.targets[0].replace({"split": {"combine": "validate"}})}
     unfitted = results["scale_weights"].assign(reason="no positive image to fit on")
     changed = results.having(costs=late, targets=merged, scale_weights=unfitted)

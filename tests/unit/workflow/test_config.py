@@ -11,6 +11,7 @@ import yaml
 from cxrscale.common import settings as kinds_of_settings
 from cxrscale.common.errors import StudyError
 from cxrscale.common.places import SHARED_FOLDERS
+from cxrscale.data.formats import formats
 from cxrscale.train.settings import RunSettings, TrainingSettings
 from cxrscale.workflow import config_page, settings_files
 from cxrscale.workflow.config import StudyConfig, load, timm_model_names
@@ -566,7 +567,7 @@ def test_selectors_that_match_nothing_or_all_are_refused(raw, said):
                                                          "it is one of dataset.format manifest"]),
         ({"dataset": MANIFEST | {"options": {"fil": "a.csv"}}}, ["dataset.options.fil", "did you mean 'file'?"]),
         ({"dataset": MANIFEST | {"options": {"file": " "}}}, ["dataset.options.file: is blank"]),
-        ({"dataset": {"format": "chexpert"}}, ["dataset.format is 'chexpert'", "'manifest', 'mimic-cxr-jpg'"]),
+        ({"dataset": {"format": "dicomdir"}}, ["dataset.format is 'dicomdir'", *map(repr, formats())]),
         ({"labels": {"source": "manifest"}}, ["labels.source is manifest", "expected chexpert or negbio"]),
         ({"labels": {"test_source": "radiologist"}, "split": {"method": "official"},
           "dataset": {"synthetic": SYNTHETIC | {"planted": {"Edema": {"pattern": "none"}}}}},
