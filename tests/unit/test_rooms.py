@@ -94,7 +94,7 @@ def every_import(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", ["cxrscale.workflow.start", "cxrscale.workflow.protocol", "cxrscale.results"])
 def test_what_the_snakefile_needs_is_light(module):
-    assert not {"torch", "timm", "torchvision", "matplotlib"} & every_import(module)
+    assert not {"torch", "timm", "torchvision", "matplotlib", "scipy"} & every_import(module)
 
 
 @pytest.mark.parametrize("module", ["cxrscale.train.training", "cxrscale.evaluate.metrics", "cxrscale.combine.stack"])

@@ -81,6 +81,15 @@ def _drawn(planted: dict[str, Planted]) -> dict[str, Planted]:
     return planted
 
 
+#: The csv files of a synthetic data set, in MIMIC-CXR-JPG's names: metadata, splits, and the labels of each source.
+SYNTHETIC_FILES = (
+    "mimic-cxr-2.0.0-metadata.csv.gz",
+    "mimic-cxr-2.0.0-split.csv.gz",
+    "mimic-cxr-2.0.0-chexpert.csv.gz",
+    "mimic-cxr-2.0.0-negbio.csv.gz",
+)
+
+
 @dataclass(frozen=True)
 class SyntheticSettings(Section):
     """Size and content of a synthetic data set."""

@@ -21,16 +21,9 @@ from scipy.special import ndtr, ndtri
 
 from cxrscale.common.errors import StudyError
 from cxrscale.data.findings import CHEXPERT_FINDINGS
-from cxrscale.data.settings import Planted, SyntheticSettings
+from cxrscale.data.settings import SYNTHETIC_FILES, Planted, SyntheticSettings
 
 MARKER = "SYNTHETIC"  # its presence says that the folder was made here and may be made again
-
-FILES = (
-    "mimic-cxr-2.0.0-metadata.csv.gz",
-    "mimic-cxr-2.0.0-split.csv.gz",
-    "mimic-cxr-2.0.0-chexpert.csv.gz",
-    "mimic-cxr-2.0.0-negbio.csv.gz",
-)
 
 
 def make(root: Path, settings: SyntheticSettings) -> int:
@@ -109,9 +102,9 @@ class _Made:
     def write(self, root: Path, settings: SyntheticSettings) -> None:
         """Write the csv files and lists."""
         head = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows"]
-        _write_csv(root / FILES[0], [*head, "Columns", "StudyDate", "StudyTime"], self.metadata)
-        _write_csv(root / FILES[1], ["dicom_id", "study_id", "subject_id", "split"], self.splits)
-        for name, source in zip(FILES[2:], self.labels.values(), strict=True):
+        _write_csv(root / SYNTHETIC_FILES[0], [*head, "Columns", "StudyDate", "StudyTime"], self.metadata)
+        _write_csv(root / SYNTHETIC_FILES[1], ["dicom_id", "study_id", "subject_id", "split"], self.splits)
+        for name, source in zip(SYNTHETIC_FILES[2:], self.labels.values(), strict=True):
             _write_csv(root / name, ["subject_id", "study_id", *CHEXPERT_FINDINGS], source)
         _write_csv(root / "boxes.csv", ["image_id", "finding", "x_min", "y_min", "x_max", "y_max"], self.boxes)
         planted_rows = [

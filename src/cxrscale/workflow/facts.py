@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from cxrscale.common.errors import StudyError
 from cxrscale.common.provenance import file_digest
-from cxrscale.data import subgroups, synthetic
+from cxrscale.data import subgroups
+from cxrscale.data.settings import SYNTHETIC_FILES
 from cxrscale.data.size import count_images
 from cxrscale.workflow.layout import Layout
 
@@ -48,7 +49,7 @@ def facts_of(study: "StudyConfig", layout: Layout) -> DatasetFacts:
 
         return DatasetFacts(
             images=3 * study.dataset.synthetic.patients,
-            made_csv=[made(name) for name in synthetic.FILES],
+            made_csv=[made(name) for name in SYNTHETIC_FILES],
             made_pictures=[made("SHA256SUMS.txt")],
             made_boxes=[made("boxes.csv")],
             planted=[made("planted.csv")],
