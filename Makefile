@@ -36,7 +36,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-cluster: $(INSTALLED)
-	tests/cluster/slurm.sh run $(BIN)/python -m pytest -p no:cacheprovider -n 3 --dist loadgroup tests/cluster
+	tests/cluster/slurm.sh run $(BIN)/python -m pytest -p no:cacheprovider tests/cluster
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[bench]'

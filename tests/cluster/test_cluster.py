@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +25,6 @@ STUDY = "tests/cluster/study.yaml"
 IMAGES = 3 * 40  # of the study, about: before it is drawn nobody knows, and a tenth more is no minute more
 N_LEARNERS, N_SHARDS = 4, 4
 LEARNERS = "results/cluster/learners/test_resnet/32px"
-#: What a training of these is called in SLURM's comment, before its seed.
-TRAINED = "wildcards_test_resnet_32_0"
-#: What the study's own trainings are called there; tests beside it use other seeds.
-OF_STUDY = r"rule_train_wildcards_\w+_0_0$"
 
 
 def command(*arguments: str, profile: str = PROFILE) -> list[str]:
@@ -84,8 +80,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(checkout: Path) -> Ran:
-    """The study after its run on SLURM.
+def finished(checkout: Path, small_head: subprocess.Popen[str]) -> Ran:
+    """The study after its run on SLURM, beside the jobs of small.smk.
 
     On the way the head is killed with -9 while trainings run; they end by themselves before it is started again.
     """
@@ -93,10 +89,10 @@ def finished(checkout: Path) -> Ran:
     study = ("--configfile", STUDY)
     learners = checkout / "results/cluster/learners"
     with subprocess.Popen(command(*study), cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as head:
-        wait_until(lambda: head.poll() is not None or any("RUNNING" in line for line in listed(OF_STUDY)))
+        wait_until(lambda: head.poll() is not None or "RUNNING" in running("rule_train"))
         assert head.poll() is None, head.communicate()[0]
         head.send_signal(signal.SIGKILL)
-    wait_until(lambda: not listed(OF_STUDY))
+    wait_until(lambda: not running("rule_train"))
     ended = {path: path.stat().st_mtime_ns for path in learners.rglob("weights.safetensors")}
     assert ended, "no training outlived the head"
     subprocess.run(command(*study, "--unlock"), cwd=checkout, check=True, capture_output=True)
@@ -105,39 +101,25 @@ def finished(checkout: Path) -> Ran:
     return Ran(checkout, accounted(began), redone)
 
 
-def listed(comment: str) -> list[str]:
-    """Number, state and comment of the jobs in the queue whose comment is like a pattern."""
-    said = subprocess.run(["squeue", "-h", "-o", "%i %T %k"], capture_output=True, text=True, check=True).stdout
-    return [line for line in said.splitlines() if re.search(comment, line)]
-
-
-def training_of(seed: int) -> str:
-    """The number of the job that trains the learner of this seed."""
-    (line,) = listed(f"rule_train_{TRAINED}_{seed}$")
-    return line.split()[0]
-
-
-@pytest.fixture(scope="session")
-def prepared(checkout: Path) -> Path:
-    """A checkout with the study's store and targets, made without SLURM: ready to train."""
-    made = snakemake(checkout, "targets", "stores", config=STUDY)
-    assert made.returncode == 0, made.stdout
-    return checkout
+def running(comment: str) -> str:
+    """States of the jobs whose comment holds a word."""
+    listed = subprocess.run(["squeue", "-h", "-o", "%T %k"], capture_output=True, text=True, check=True).stdout
+    return "\n".join(line for line in listed.splitlines() if comment in line)
 
 
 def of_rule(records: list[dict[str, str]], rule: str) -> list[dict[str, str]]:
     return [r for r in records if r["Comment"].startswith(f"rule_{rule}")]
 
 
-@pytest.mark.xdist_group("study")
 def test_every_stage_is_a_job_with_what_it_asks_for(finished: Ran) -> None:
     folder, records = finished.folder, finished.records
     asked = yaml.safe_load((folder / "profiles/slurm/config.yaml").read_text())["set-resources"]
     for rule in ("train", "predict", "erf", "cam", "localise"):
-        completed = [r for r in of_rule(records, rule) if r["State"] == "COMPLETED"]
-        found = [(r, seed0) for r in completed if (seed0 := re.search(r"_(\d+)_0_0$", r["Comment"]))]
+        found = [r for r in of_rule(records, rule) if r["State"] == "COMPLETED"]
         assert len(found) >= N_LEARNERS, rule
-        for record, resolution in found:
+        for record in found:
+            resolution = re.search(r"_(\d+)_0_0$", record["Comment"])
+            assert resolution, record
             names = {"attempt": 1, "wildcards": SimpleNamespace(resolution=resolution[1]), "int": int}
             memory, minutes = (
                 eval(str(asked[rule][key]).replace("$MIMICS", str(IMAGES / 377_110)), {"__builtins__": {}}, names)
@@ -151,7 +133,6 @@ def test_every_stage_is_a_job_with_what_it_asks_for(finished: Ran) -> None:
         assert of_rule(records, rule), rule
 
 
-@pytest.mark.xdist_group("study")
 def test_short_steps_share_a_job(finished: Ran) -> None:
     records = finished.records
     assert not [r for r in records if re.fullmatch(r"rule_(ingest_shard|evaluate).*wildcards.*", r["Comment"])]
@@ -161,7 +142,6 @@ def test_short_steps_share_a_job(finished: Ran) -> None:
     assert images["AllocCPUS"] == str(N_SHARDS)
 
 
-@pytest.mark.xdist_group("study")
 def test_killed_head_redoes_nothing_that_is_finished(finished: Ran) -> None:
     folder = finished.folder
     assert finished.redone == ()
@@ -202,7 +182,6 @@ def on_gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int
     return asked
 
 
-@pytest.mark.xdist_group("small")
 def test_gpus_are_asked_for_by_the_stages_that_use_them(on_gpus: dict[str, dict[str, int | str]]) -> None:
     gpus = {rule: asked["gpu"] for rule, asked in on_gpus.items() if asked.get("gpu")}
     assert gpus == {"train": 4, "predict": 1, "erf": 1, "cam": 1, "localise": 1}
@@ -211,20 +190,33 @@ def test_gpus_are_asked_for_by_the_stages_that_use_them(on_gpus: dict[str, dict[
 
 
 @pytest.fixture(scope="session")
-def small(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> Ran:
-    """small.smk after its run with the site's profile, and the records of its jobs."""
+def small_head(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> Iterator[subprocess.Popen[str]]:
+    """A run of small.smk with the site's profile, which goes on while other tests run."""
     folder = checkout / "small"
     folder.mkdir()
-    began = time.time()
     names = ("launcher", "mpi", "tasks", "tasks_per_node", "tasks_per_gpu", "nodes", "gpu", "gres")
     several = {name: on_gpus["train"][name] for name in names if name in on_gpus["train"]}
     (folder / "several.yaml").write_text(yaml.safe_dump({"threads": 1, "several": several}))
     arguments = ("-s", str(SMALL), "--configfile", "several.yaml")
-    run(folder, *arguments, profile=str(checkout / PROFILE))
-    return Ran(folder, accounted(began))
+    with (
+        (folder / "said").open("w") as said,
+        subprocess.Popen(
+            command(*arguments, profile=str(checkout / PROFILE)), cwd=folder, stdout=said, stderr=said, text=True
+        ) as head,
+    ):
+        yield head
+        head.kill()
 
 
-@pytest.mark.xdist_group("small")
+@pytest.fixture(scope="session")
+def small(checkout: Path, small_head: subprocess.Popen[str]) -> Ran:
+    """small.smk after its run, and the records of its jobs."""
+    folder = checkout / "small"
+    wait_until(lambda: small_head.poll() is not None)
+    assert small_head.returncode == 0, (folder / "said").read_text()
+    return Ran(folder, accounted((folder / "several.yaml").stat().st_mtime))
+
+
 def test_a_gpu_has_one_job_at_a_time(small: Ran) -> None:
     folder = small.folder
     uses = [path.read_text().split() for path in (folder / "gpu").iterdir()]
@@ -237,7 +229,6 @@ def test_a_gpu_has_one_job_at_a_time(small: Ran) -> None:
     assert max(sum(b <= t < e for _, _, b, e in spans) for _, _, t, _ in spans) <= 4
 
 
-@pytest.mark.xdist_group("small")
 def test_too_little_memory_or_time_is_tried_again_with_more(small: Ran) -> None:
     records = small.records
     memory, slow = (
@@ -250,7 +241,6 @@ def test_too_little_memory_or_time_is_tried_again_with_more(small: Ran) -> None:
     assert [r["TimelimitRaw"] for _, r in slow] == ["1", "3"]
 
 
-@pytest.mark.xdist_group("small")
 def test_several_nodes_start_by_srun(small: Ran) -> None:
     folder, records = small.folder, small.records
     lines = sorted((folder / "several").read_text().splitlines())
@@ -261,38 +251,35 @@ def test_several_nodes_start_by_srun(small: Ran) -> None:
     assert record["AllocCPUS"] == "4"  # one a process
 
 
-@pytest.mark.xdist_group("trainings")
-def test_cancelled_training_goes_on_from_its_checkpoint(prepared: Path) -> None:
-    folder = prepared
+def test_cancelled_training_goes_on_from_its_checkpoint(finished: Ran) -> None:
+    folder = finished.folder
     began = time.time()
-    disturb(
-        folder,
-        f"{LEARNERS}/fold0-seed6",
-        ("training={epochs: 90}", "seeds=[6]"),
-        lambda: subprocess.run(["scancel", training_of(6)], check=True),
-    )
-    states = [r["State"].split()[0] for r in of_rule(accounted(began), f"train_{TRAINED}_6")]
+    cancel = ["scancel", "--state=RUNNING", "--partition=test"]
+    config = ("training={epochs: 90}",)
+    disturb(folder, f"{LEARNERS}/fold0-seed0", config, lambda: subprocess.run(cancel, check=True))
+    states = [r["State"].split()[0] for r in of_rule(accounted(began), "train")]
     assert states == ["CANCELLED", "COMPLETED"]
-    log = (folder / "results/cluster/logs/train/test_resnet-32px-fold0-seed6.log").read_text()
+    log = (folder / "results/cluster/logs/train/test_resnet-32px-fold0-seed0.log").read_text()
     assert "going on from epoch" in log
 
 
-@pytest.mark.xdist_group("trainings")
-def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(prepared: Path) -> None:
+def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(finished: Ran) -> None:
     """As a preemption does: SIGTERM, back into the queue under the same number, a start from the checkpoint."""
-    folder = prepared
+    folder = finished.folder
     learner = f"{LEARNERS}/fold0-seed7"
     config = ("training={epochs: 80}", "seeds=[7]")
     jobs: list[str] = []
 
     def requeue() -> None:
-        jobs.append(training_of(7))
-        subprocess.run(["scontrol", "requeue", *jobs], check=True)
+        listed = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout
+        (job,) = listed.split()
+        jobs.append(job)
+        subprocess.run(["scontrol", "requeue", job], check=True)
 
     began = time.time()
     said = disturb(folder, learner, config, requeue)
     (job,) = jobs
-    records = of_rule(accounted(began), f"train_{TRAINED}_7")
+    records = of_rule(accounted(began), "train")
     assert [(r["JobIDRaw"], r["State"]) for r in records] == [(job, "REQUEUED"), (job, "COMPLETED")]
     assert "Trying to restart" not in said  # to Snakemake it was one job all along
     assert "going on from epoch" in (folder / "results/cluster/logs/train/test_resnet-32px-fold0-seed7.log").read_text()
@@ -303,9 +290,8 @@ def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(prepared:
     assert (folder / learner / "weights.safetensors").read_bytes() == disturbed
 
 
-@pytest.mark.xdist_group("trainings")
-def test_training_on_two_nodes(prepared: Path) -> None:
-    folder = prepared
+def test_training_on_two_nodes(finished: Ran) -> None:
+    folder = finished.folder
     learner = f"{LEARNERS}/fold0-seed8"
     config = ("--configfile", STUDY, "--config", "training={epochs: 1, nodes: 2, gpus: 2}", "seeds=[8]")
     said = run(folder, f"{learner}/weights.safetensors", *config)
