@@ -68,7 +68,7 @@ def copy_checkout(target: Path) -> None:
 def stages(data: Path, out: Path) -> dict[str, dict[str, object]]:
     """What Snakemake hands to each of the scripts that read csv files alone, under config.yaml."""
     config = {
-        "dataset": {"format": "mimic-cxr-jpg", "root": str(data), "manifest": "manifest.csv"},
+        "dataset": {"format": "mimic-cxr-jpg", "root": str(data), "options": {}},
         "labels": {"source": "chexpert", "test_source": "same"},
     }
     files = {name: str(out / f"{name}.parquet") for name in ("labels", "images", "targets")}
@@ -83,7 +83,7 @@ def stages(data: Path, out: Path) -> dict[str, dict[str, object]]:
         "parse_labels": common
         | {
             "output": output("labels"),
-            "params": {"labels_source": "chexpert", "test_source": "same", "findings": None, "exact_ids": False},
+            "params": {"label_source": "chexpert", "test_source": "same", "findings": None, "exact_ids": False},
         },
         "list_images": common | {"output": output("images"), "params": {"shards": 256, "exact_ids": False}},
         "check_inputs": common
