@@ -70,6 +70,7 @@ def stages(data: Path, out: Path) -> dict[str, dict[str, object]]:
     config = {
         "dataset": {"format": "mimic-cxr-jpg", "root": str(data), "options": {}},
         "labels": {"source": "chexpert", "test_source": "same"},
+        "boxes_file": None,
     }
     files = {name: str(out / f"{name}.parquet") for name in ("labels", "images", "targets")}
     split = {"method": "kfold", "folds": 10, "order": "file", "seed": 0}
