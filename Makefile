@@ -33,7 +33,7 @@ truth: $(INSTALLED)
 	$(BIN)/python -m cxrscale.truth results/truth --data results/data/synthetic-truth --lossless results/truth-lossless
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations 25
 
 test-cluster: $(INSTALLED)
 	tests/cluster/slurm.sh run $(BIN)/python -m pytest -p no:cacheprovider tests/cluster

@@ -8,8 +8,8 @@ from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))  # jobs import the package of this checkout
 
-from cxrscale.common import errors, provenance
-from cxrscale.workflow import plan, start
+from cxrscale.common import errors
+from cxrscale.workflow import accept, plan, schedule, start
 
 
 configfile: "config.yaml"
@@ -17,18 +17,20 @@ configfile: "config.yaml"
 
 try:
     start.prepare_environment(workflow.basedir, workflow.snakefile)
+    start.say_whose_gpus(workflow)
     start.check_given(workflow)
     # What the rule files use: the study, where its results lie, what its data set has, and digests of code.
     study, layout, facts = start.read(config)
     start.check_files(workflow, study, layout)
+    code = accept.Codes(Path(workflow.basedir) / "workflow" / "scripts", layout.accepted_changes)
 except errors.StudyError as error:
     raise WorkflowError(str(error)) from None
-code = partial(provenance.code_digest_of, Path(workflow.basedir) / "workflow" / "scripts")
 
 config.clear()
 config.update(study.plain(), boxes_file=facts.boxes)
+accept.listen(workflow, logger, code)
 # Before anything starts: why each stage runs, and what its trainings will cost.
-plan.announce(workflow, logger, config, WorkflowError)
+plan.announce(workflow, logger, config, WorkflowError, partial(schedule.assumed_gpu_s, study, facts.images))
 
 
 wildcard_constraints:

@@ -2,32 +2,75 @@
 
 python benchmarks/costs.py --json benchmarks/results/costs.json --images 377110 --gpus 8
 
-Measured here: bytes of a stored image at each size, operations of a pass, and what autograd keeps of it in bfloat16.
+Measured here: bytes of a stored image at each size; on a device without memory ("meta") the operations of a forward and
+a backward pass, one by one, with the bytes that each reads and writes, and what autograd keeps, in bfloat16.
 From results/: seconds of the store, images a second of a loader's worker, seconds of the bootstrap. Assumed, since no
-GPU was measured: one NVIDIA H100 SXM (data sheet: 989 TFLOP/s in bfloat16, 3.35 TB/s), each kept activation moved
-MOVES times, and a GPU that reaches EFFICIENCY of the slower of the two limits. docs/costs.md has the formulae.
+GPU was measured: one NVIDIA H100 SXM (data sheet: 989 TFLOP/s in bfloat16, 3.35 TB/s), of which a training reaches
+EFFICIENCY, and a host that takes LAUNCH_S for an operation. docs/costs.md has the formulae.
 """
 
 import json
 import tempfile
+import time
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from measure import Result, arguments, report
 from pictures import make_stores, native_files
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from cxrscale.train import normalisation
 from cxrscale.train.models import build_model
+from cxrscale.train.normalisation import set_normalisation
 from cxrscale.workflow.config import StudyConfig
 
 RESULTS = Path(__file__).parent / "results"
 FLOPS, BANDWIDTH = 989e12, 3.35e12  # of an H100 SXM, a second
-MOVES = 6  # written and read forward and backward, once more each for normalisation and its gradient
+MEMORY = 0.9 * 80e9  # bytes of it that are used
+LAUNCH_S = 7e-6  # of the host, to start one operation: Python, autograd and the driver
 EFFICIENCY = 0.7
 TEST = 0.1  # of the images: one fold of ten; the rest is split again
 COUNTED_PX = 128
+GROUP = 8  # images that are normalised together
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of an image at COUNTED_PX, but for launches. operations: forward. kept: bytes that autograd keeps. moved: bytes
+    read and written, forward and backward. launches: operations of a forward and a backward pass of one group of
+    images; launches_a_group: of each further group that is computed with it.
+    """
+
+    operations: float
+    kept: float
+    moved: float
+    launches: float = 0.0
+    launches_a_group: float = 0.0
+
+
+class Traffic(TorchDispatchMode):
+    """Counts what a device would do: operations that are no views, and the bytes that they read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches, self.bytes = 0, 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), named: Any = None) -> Any:
+        found = function(*args, **(named or {}))
+        name = str(function)
+        if not function.is_view and "_unsafe_view" not in name and ".empty" not in name:
+            taken, given = ([t for t in tree_leaves(x) if isinstance(t, torch.Tensor)] for x in (args, found))
+            self.launches += 1
+            # Normalisation reads its input once for the statistics and once more to normalise; its gradient likewise.
+            times = 2 if "batch_norm" in name else 1
+            self.bytes += 2 * (times * sum(t.numel() for t in taken) + sum(t.numel() for t in given))
+        return found
 
 
 @dataclass(frozen=True)
@@ -56,27 +99,53 @@ def stored_bytes(sizes: list[int], count: int, pictures: Path | None) -> dict[in
         return {size: sum(p.stat().st_size for p in found) / count for size, found in shards.items()}
 
 
-def work_of_an_image(model_name: str) -> tuple[float, float]:
-    """Operations of a forward pass, and bytes that autograd keeps of it in bfloat16, at COUNTED_PX."""
-    model = build_model(model_name, 14, seed=0).train()
-    batch = torch.zeros(2, 1, COUNTED_PX, COUNTED_PX)
+def passed(model_name: str, images: int, at_once: bool = False) -> Traffic:
+    """A forward and a backward pass of so many images. at_once: all groups in one step of autograd."""
+    with torch.device("meta"):
+        model = set_normalisation(build_model(model_name, 14, seed=0), "groups", GROUP).train()
+        batch = torch.empty(images, 1, COUNTED_PX, COUNTED_PX)
+    with patch.dict(normalisation.AT_ONCE, {"meta": at_once}), Traffic() as traffic:
+        model(batch).sum().backward()
+    return traffic
+
+
+def work_of_an_image(model_name: str) -> Work:
+    """What is counted of a model."""
+    with torch.device("meta"):
+        model = build_model(model_name, 14, seed=0).train()
+        batch = torch.empty(2, 1, COUNTED_PX, COUNTED_PX)
     kept: dict[int, int] = {}
+    held = []  # so that no storage is freed and its address used again
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.numel() and tensor.shape[0] == len(batch):  # activations, not weights
             storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = prod(tensor.shape) * 2
+            held.append(storage)
+            kept[storage._cdata] = prod(tensor.shape) * 2
         return tensor
 
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         logits = model(batch)  # its graph holds what is kept until all is counted
-    return counter.get_total_flops() / len(logits), sum(kept.values()) / len(logits)
+    one, two = (passed(model_name, groups * GROUP) for groups in (1, 2))
+    return Work(
+        counter.get_total_flops() / len(logits), sum(kept.values()) / len(logits), two.bytes / (2 * GROUP),
+        one.launches, two.launches - one.launches,
+    )  # fmt: skip
 
 
-def seconds_of_an_update(operations: float, kept_bytes: float, size_px: int) -> float:
-    """GPU-seconds an image: forward and backward (three times the operations), by the slower limit."""
-    area = (size_px / COUNTED_PX) ** 2
-    return max(3 * operations * area / FLOPS, MOVES * kept_bytes * area / BANDWIDTH) / EFFICIENCY
+def images_at_once(work: Work, size_px: int) -> int:
+    """The largest micro-batch of whole groups that divides a batch of 64 and fits."""
+    fitting = [n for n in (8, 16, 32, 64) if n * work.kept * (size_px / COUNTED_PX) ** 2 <= MEMORY]
+    return max(fitting, default=GROUP)
+
+
+def seconds_of_an_update(work: Work, size_px: int) -> float:
+    """GPU-seconds an image, forward and backward: by operations (three times those of a forward pass), by bytes moved,
+    or by launches, whichever is slowest."""
+    area, images = (size_px / COUNTED_PX) ** 2, images_at_once(work, size_px)
+    device_s = max(3 * work.operations * area / FLOPS, work.moved * area / BANDWIDTH) / EFFICIENCY
+    launches = work.launches + (images / GROUP - 1) * work.launches_a_group
+    return max(device_s, launches * LAUNCH_S / images)
 
 
 def training_images(study: StudyConfig, images: int) -> float:
@@ -84,9 +153,7 @@ def training_images(study: StudyConfig, images: int) -> float:
     return (1 - TEST) * images * (1 - study.split.validate_fraction - study.split.combine_fraction)
 
 
-def stages(
-    study: StudyConfig, images: int, size_bytes: dict[int, float], work: dict[str, tuple[float, float]]
-) -> list[Stage]:
+def stages(study: StudyConfig, images: int, size_bytes: dict[int, float], work: dict[str, Work]) -> list[Stage]:
     """The table. size_bytes: of a stored image by resolution; work: `work_of_an_image` by model."""
     repeats = len(study.split.use_folds) * len(study.seeds)
     learners = len(study.models) * len(study.resolutions_px) * repeats
@@ -109,7 +176,7 @@ def stages(
     for model in study.models:
         for r in sizes:
             decoded_s = 1 / measured("loading.json", f"    grey batches, {r} px")
-            update_s = seconds_of_an_update(*work[model.name], r)
+            update_s = seconds_of_an_update(work[model.name], r)
             for kind, seen, passed_s in (
                 ("train", epochs * (train + validate), update_s * epochs * (train + validate / 3)),
                 ("predict", read_again, update_s / 3 * read_again),
@@ -128,10 +195,29 @@ def stages(
     return [*found, Stage("all", *total)]
 
 
-def longest_training_hours(study: StudyConfig, images: int, work: dict[str, tuple[float, float]]) -> float:
+def longest_training_hours(study: StudyConfig, images: int, work: dict[str, Work]) -> float:
     """GPU-hours of the dearest learner: without several GPUs for it, no study ends sooner."""
     r, seen = max(study.resolutions_px), training_images(study, images) * study.training.epochs
-    return max(seconds_of_an_update(*work[m.name], r) for m in study.models) * seen / 3600
+    return max(seconds_of_an_update(work[m.name], r) for m in study.models) * seen / 3600
+
+
+def normalisation_results(model_name: str) -> list[Result]:
+    """Operations and CPU-seconds of a pass of 64 images in groups of 8: groups one by one, and all at once."""
+    results, batch = [], torch.rand(64, 1, 64, 64)
+    model = set_normalisation(build_model(model_name, 14, seed=0), "groups", GROUP).train()
+    for name, at_once in (("one by one", False), ("at once", True)):
+        with patch.dict(normalisation.AT_ONCE, {"cpu": at_once}):
+            seconds = []
+            for _ in range(3):
+                start = time.process_time()
+                model(batch).sum().backward()
+                seconds.append(time.process_time() - start)
+        what = f"{model_name}, 64 images in groups of 8, {name}"
+        results += [
+            Result(f"{what}: operations", passed(model_name, 64, at_once).launches, ""),
+            Result(f"{what}: time of a CPU core, 64 px", min(seconds), "s"),
+        ]
+    return results
 
 
 def main() -> None:
@@ -152,14 +238,15 @@ def main() -> None:
         print(f"{s.stage:<34}{s.steps:>7}{s.cpu_hours:>9.1f}{s.gpu_hours:>9.1f}{s.disk_gb:>10.0f}{s.read_gb:>10.0f}")
     print()
     results = [Result(f"a stored image, {r} px", size_bytes[r] / 1e3, "kB") for r in sizes]
-    for name, (operations, kept) in work.items():
+    for name, counted in work.items():
         for r in sizes:
             area = (r / COUNTED_PX) ** 2
             results += [
-                Result(f"{name}, {r} px: a forward pass", operations * area / 1e9, "GFLOP"),
-                Result(f"{name}, {r} px: kept in bfloat16", kept * area / 2**30, "GiB"),
-                Result(f"{name}, {r} px: a GPU, estimated", 1 / seconds_of_an_update(operations, kept, r), "images/s"),
+                Result(f"{name}, {r} px: a forward pass", counted.operations * area / 1e9, "GFLOP"),
+                Result(f"{name}, {r} px: kept in bfloat16", counted.kept * area / 2**30, "GiB"),
+                Result(f"{name}, {r} px: a GPU, estimated", 1 / seconds_of_an_update(counted, r), "images/s"),
             ]  # fmt: skip
+        results += normalisation_results(name)
     longest = longest_training_hours(study, given.images, work)
     results += [Result(f"{s.stage}: {k}", v, "") for s in table for k, v in list(asdict(s).items())[1:]]
     results += [

@@ -7,7 +7,9 @@ theirs, Haque et al. 2023: float32, contiguous, plain batch norm, nothing recomp
 files (PIL, torchvision); 50, 20, 6, 1 images at once at 256, 512, 1024, 2048 px, half if that does not fit.
 
 Each is a process of its own; they take turns, and the medians count. In each turn ours is also timed with the other
-memory format and with torch's batch norm over the micro-batch. On a CPU a process has one thread and one worker.
+memory format, with torch's batch norm over the micro-batch, with frozen statistics and, at the smallest size, with the
+other choice of torch.compile. On a CPU a process has one thread and one worker. Before anything is timed, losses on a
+GPU must be those on a CPU, and a training that is stopped must end as one that is not (training_checks.py).
 """
 
 import argparse
@@ -32,12 +34,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
+from training_checks import NEEDED, NO_ORIGIN, checked
 
 from cxrscale.store.reader import StoreReader
 from cxrscale.train.distributed import Processes
 from cxrscale.train.loader import LOAD_BYTES, PREFETCH
+from cxrscale.train.memory import lacks_memory
 from cxrscale.train.models import build_model
-from cxrscale.train.settings import RunSettings, TrainingSettings
+from cxrscale.train.settings import Normalisation, RunSettings, TrainingSettings
+from cxrscale.train.task import Task
 from cxrscale.train.training import Training
 
 N_FINDINGS = 14
@@ -57,6 +62,7 @@ class Job:
     workers: int
     seconds: float
     compile: bool
+    both_compiled: bool
     device: str
 
 
@@ -87,7 +93,9 @@ def time_steps(steps: Iterator[int], seconds: float, device: torch.device) -> tu
 class Loop:
     """The training's own loop on a store; plain_norm: torch's batch norm instead of the project's."""
 
-    def __init__(self, job: Job, run: RunSettings, plain_norm: bool = False) -> None:
+    def __init__(
+        self, job: Job, run: RunSettings, normalisation: Normalisation = "groups", plain_norm: bool = False
+    ) -> None:
         self.job, self.device = job, torch.device(job.device)
         store = StoreReader(Path(job.folder) / "stores" / str(job.size_px))
         n = len(store)
@@ -95,43 +103,45 @@ class Loop:
         rng = np.random.default_rng(0)
         for finding in range(N_FINDINGS):
             targets[f"target:{finding}"], targets[f"mask:{finding}"] = rng.integers(0, 2, n), 1
-        settings = replace(OURS, batch_images=job.batch_images)
-        with (
-            patch("cxrscale.train.training.set_normalisation", lambda model, *_: model) if plain_norm else nullcontext()
-        ):
-            self.training = Training(
-                Path(job.folder), job.model, job.size_px, 0, settings, run, targets, store, None,
-                Processes(0, 1, self.device),
+        settings = replace(OURS, batch_images=job.batch_images, normalisation=normalisation)
+        with patch("cxrscale.train.update.set_normalisation", lambda model, *_: model) if plain_norm else nullcontext():
+            task = Task(
+                Path(job.folder), job.model, job.size_px, 0, settings, run, targets, store, None, NO_ORIGIN
             )  # fmt: skip
-        self.training.micro.choose()
+            self.training = Training(task, Processes(0, 1, self.device))
+        self.micro = self.training.updater.micro
+        self.micro.choose()
 
     def turn(self) -> tuple[float, float]:
         """Images/s, and the share of the time that the loader kept it waiting."""
-        training, job = self.training, self.job
-        rows = np.random.default_rng(1).choice(training.train.rows, job.batch_images * 2000)  # more than will be taken
-        training.model.train()
+        training, job, state = self.training, self.job, self.training.state
+        chosen = np.random.default_rng(1).choice(
+            len(training.train), job.batch_images * 2000
+        )  # more than will be taken
+        batches = training.batches.divided(chosen, 0, self.micro.images)
 
         def steps() -> Iterator[int]:
-            for at, parts in training._batches(rows):
-                training._update(at, parts, OURS.learning_rate)
-                yield len(at)
+            pictures = state.waited_for(training.batches.pictures(batches))
+            for batch in batches:
+                training.updater.update(batch, pictures, OURS.learning_rate)
+                yield len(batch.examples)
 
         running, warm = steps(), 0
-        load = max(LOAD_BYTES // job.size_px**2, training.micro.images)
+        load = max(LOAD_BYTES // job.size_px**2, self.micro.images)
         # What workers have ready is used up first; a CPU would take minutes for that.
         ready = load * (PREFETCH * job.workers + 2) if self.device.type == "cuda" else 0
         while warm < max(ready, 2 * job.batch_images):
             warm += next(running)
-        training.state.epoch_wait_s = 0.0
+        state.epoch_wait_s = 0.0
         images, taken = time_steps(running, job.seconds, self.device)
         running.close()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return images / taken, training.state.epoch_wait_s / taken
+        return images / taken, state.epoch_wait_s / taken
 
 
 class Ours:
-    """Ours, and what it would be with the other memory format and with plain batch norm."""
+    """Ours, and what it would be otherwise: each other way with its loop."""
 
     def __init__(self, job: Job) -> None:
         auto = RunSettings(
@@ -142,34 +152,50 @@ class Ours:
             channels_last="auto",
         )
         self.loop = Loop(job, auto)
-        micro = self.loop.training.micro
+        micro = self.loop.micro
         self.channels_last = micro.memory_format == torch.channels_last
         fixed = replace(
-            auto, micro_batch_images=micro.images, activation_checkpointing=micro.way.activation_checkpointing
-        )
-        self.other_format = Loop(job, replace(fixed, channels_last=not self.channels_last))
-        self.plain_norm = Loop(job, replace(fixed, channels_last=self.channels_last), plain_norm=True)
+            auto, micro_batch_images=micro.images, activation_checkpointing=micro.way.activation_checkpointing,
+            channels_last=self.channels_last,
+        )  # fmt: skip
+        self.others = {
+            "other_format": Loop(job, replace(fixed, channels_last=not self.channels_last)),
+            "plain_norm": Loop(job, fixed, plain_norm=True),
+            "frozen": Loop(job, fixed, "frozen"),
+        }
+        if job.both_compiled:
+            self.others["other_compile"] = Loop(job, replace(fixed, compile=not job.compile))
+        self.compiled = job.compile
         self.peak: float | None = None
 
     def turn(self) -> dict[str, Any]:
         rate, wait = self.loop.turn()
         if self.peak is None:  # before the others take memory
             self.peak = peak_memory_mb(self.loop.device)
-        ways = [loop.training.micro.way for loop in (self.loop, self.other_format, self.plain_norm)]
-        other, plain = self.other_format.turn()[0], self.plain_norm.turn()[0]
+        way = self.loop.micro.way
+        # Only between equals: another may not fit in the same parts.
+        over = {
+            name: rate / other
+            for name, loop in self.others.items()
+            if (other := loop.turn()[0]) and loop.micro.way == way
+        }
         return {
             "images_per_second": rate,
             "loader_wait": wait,
             "peak_memory_mb": self.peak,
-            "micro_batch_images": ways[0].micro_batch_images,
-            "activation_checkpointing": ways[0].activation_checkpointing,
+            "micro_batch_images": way.micro_batch_images,
+            "activation_checkpointing": way.activation_checkpointing,
             "channels_last": self.channels_last,
-            # Only between equals: the other may not fit in the same parts.
-            "channels_last_over_contiguous": (
-                None if ways[1] != ways[0] else rate / other if self.channels_last else other / rate
-            ),
-            "groups_over_plain_norm": None if ways[2] != ways[0] else rate / plain,
+            "channels_last_over_contiguous": directed(over.get("other_format"), self.channels_last),
+            "compiled_over_not": directed(over.get("other_compile"), self.compiled),
+            "groups_over_plain_norm": over.get("plain_norm"),
+            "groups_over_frozen": over.get("frozen"),
         }
+
+
+def directed(ours_over_other: float | None, ours_is_first: bool) -> float | None:
+    """The ratio of two ways, whichever of them is ours."""
+    return ours_over_other if ours_over_other is None or ours_is_first else 1 / ours_over_other
 
 
 class Files(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -209,7 +235,9 @@ class Theirs:
             try:
                 rate = self._rate()
                 break
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not lacks_memory(error):
+                    raise
                 self.batch //= 2
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -319,6 +347,8 @@ def rows_of(job: Job, ours: list[dict[str, Any]], theirs: list[dict[str, Any]], 
         *row("  loader wait", median(ours, "loader_wait") if on_gpu else None, "share", "<= 0.05"),
         *row("  channels last / contiguous", median(ours, "channels_last_over_contiguous"), "ratio"),
         *row("  groups of 8 / plain batch norm", median(ours, "groups_over_plain_norm"), "ratio"),
+        *row("  groups of 8 / frozen statistics", median(ours, "groups_over_frozen"), "ratio"),
+        *row("  compiled / not", median(ours, "compiled_over_not"), "ratio"),
     ]
 
 
@@ -345,10 +375,14 @@ def main(given: argparse.Namespace) -> None:
     print(f"{name}, torch {torch.__version__}, {workers} workers, effective batch {batch}", flush=True)
     results = [Result(f"matmul peak of {name}", peak / 1e12, "TFLOP/s")]
     with tempfile.TemporaryDirectory() as temporary:
-        make_pictures(Path(temporary), sizes, batch + 8)
+        make_pictures(Path(temporary), sizes, max(batch + 8, NEEDED))
+        smallest = StoreReader(Path(temporary) / "stores" / str(min(sizes)))
+        results += checked(smallest, Path(temporary) / "checks", given.models, torch.device(device))
+        report(results)
         for size in sizes:
             for model in given.models:
-                job = Job("ours", model, size, temporary, batch, workers, seconds, given.compile, device)
+                both = size == min(sizes) and not given.quick
+                job = Job("ours", model, size, temporary, batch, workers, seconds, given.compile, both, device)
                 try:
                     ours, theirs = measure(job, turns)
                 except RuntimeError as error:  # the others still count

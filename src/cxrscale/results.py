@@ -17,9 +17,10 @@ from typing import Any
 import pandas as pd
 
 from cxrscale.combine import contracts as _combine
-from cxrscale.common import atomic, notes, tables
+from cxrscale.common import accepted, atomic, notes, records, tables
 from cxrscale.common.errors import StudyError, nearest
 from cxrscale.common.places import BASE, LEARNER_FOLDER, LEARNER_KEY, STORES
+from cxrscale.common.records import Record
 from cxrscale.common.tables import Table
 from cxrscale.data import contracts as _data
 from cxrscale.evaluate import contracts as _evaluate
@@ -30,10 +31,12 @@ from cxrscale.train import contracts as _train
 #: Every table between stages by its name, in the order of the stages.
 TABLES: Mapping[str, Table] = {
     table.name: table
-    for module in (notes, _data, _store, _train, _evaluate, _explain, _combine)
+    for module in (notes, _data, _store, _train, _evaluate, _explain, _combine, accepted)
     for table in vars(module).values()
     if isinstance(table, Table)
 }
+#: Every record of a learner by its name.
+RECORDS: Mapping[str, Record] = {r.name: r for r in vars(_train).values() if isinstance(r, Record)}
 
 STUDY_RECORD = "study.json"
 
@@ -76,7 +79,7 @@ class Study:
         path = Path(folder) / STUDY_RECORD
         try:
             return cls(folder, StudyRecord(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError) as error:
             raise StudyError(
                 f"{path}: is no record of a study ({error}). Expected a folder that the workflow made, as "
                 f"results/demo; `snakemake record_study` with the study's config writes it."
@@ -120,10 +123,16 @@ class Study:
         filled = [frame for frame in frames if len(frame)]
         return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """A record of every learner, in the order of `learners`. name: a key of RECORDS.
+
+        Raises StudyError for one that is absent or breaks its declaration.
+        """
+        return [records.read(RECORDS[name], path) for _, path in self.files_of_learners(RECORDS[name].file_name)]
+
     def costs(self) -> pd.DataFrame:
-        """What each training cost: model, resolution_px, fold, seed, and the entries of its cost.json."""
-        costs = [json.loads(path.read_text(encoding="utf-8")) for _, path in self.files_of_learners("cost.json")]
-        return pd.concat([self.learners, pd.DataFrame(costs)], axis=1)
+        """What each training cost: model, resolution_px, fold, seed, and the fields of its cost.json."""
+        return pd.concat([self.learners, pd.DataFrame(self.records("cost"))], axis=1)
 
     def _filled(self, pattern: str) -> Iterator[tuple[dict[str, Any], Path]]:
         """The files that a pattern stands for, and what each is of."""

@@ -7,6 +7,7 @@ rule all:
         "hungry",
         "slow",
         "several",
+        "two",
 
 
 # One line: node, GPUs seen, start, end.
@@ -55,3 +56,16 @@ rule use_several:
         runtime=5,
     shell:
         "{resources.launcher} sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES' > {output}"
+
+
+# Starts as a training with two GPUs on one node does: one process, which sees both.
+rule use_two:
+    output:
+        "two",
+    threads: int(config["threads"])
+    resources:
+        **config["two"],
+        mem_mb=500,
+        runtime=5,
+    shell:
+        "{resources.launcher} sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES' >> {output}"

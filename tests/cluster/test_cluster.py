@@ -17,13 +17,15 @@ import pytest
 import yaml
 from tests.workflow.conftest import ROOT, TINY, copy_checkout, give_weights, planned, snakemake
 
+from cxrscale.workflow.networks import TrainingPlan
+
 from .conftest import PATIENCE_S, accounted, site
 
 PROFILE = "profiles/site"
 SMALL = ROOT / "tests/cluster/small.smk"
 STUDY = "tests/cluster/study.yaml"
 IMAGES = 3 * 40  # of the study, about: before it is drawn nobody knows, and a tenth more is no minute more
-N_LEARNERS, N_SHARDS = 4, 4
+N_LEARNERS, N_SHARDS = 2, 4
 LEARNERS = "results/cluster/learners/test_resnet/32px"
 
 
@@ -120,7 +122,9 @@ def test_every_stage_is_a_job_with_what_it_asks_for(finished: Ran) -> None:
         for record in found:
             resolution = re.search(r"_(\d+)_0_0$", record["Comment"])
             assert resolution, record
-            names = {"attempt": 1, "wildcards": SimpleNamespace(resolution=resolution[1]), "int": int}
+            names = {"attempt": 1, "wildcards": SimpleNamespace(resolution=resolution[1]), "int": int, "min": min}
+            if rule == "train":
+                asked[rule]["mem_mb"] = 6000  # a process on a CPU without workers
             memory, minutes = (
                 eval(str(asked[rule][key]).replace("$MIMICS", str(IMAGES / 377_110)), {"__builtins__": {}}, names)
                 for key in ("mem_mb", "runtime")
@@ -154,10 +158,9 @@ def test_killed_head_redoes_nothing_that_is_finished(finished: Ran) -> None:
     assert unrecorded
     assert "train" in unrecorded[1].split()
     assert planned(folder, *more, config=STUDY).get("train", 0) < N_LEARNERS
-    touched = snakemake(folder, "--touch", "--forcerun", *unrecorded[1].split(), config=STUDY)
-    assert touched.returncode == 0, touched.stdout
-    assert "missing metadata" not in snakemake(folder, "-n", config=STUDY).stdout
-    assert planned(folder, *more, config=STUDY)["train"] == N_LEARNERS
+    rows = [row.split("\t") for row in snakemake(folder, "--summary", config=STUDY).stdout.splitlines()]
+    files = [row[0] for row in rows if len(row) == 6 and row[1] != "-" and row[3] == "-"]  # as docs/cluster.md says
+    assert planned(folder, *more, "--forcerun", *files, config=STUDY)["train"] == N_LEARNERS
 
 
 @pytest.fixture(scope="session")
@@ -196,7 +199,9 @@ def small_head(checkout: Path, on_gpus: dict[str, dict[str, int | str]]) -> Iter
     folder.mkdir()
     names = ("launcher", "mpi", "tasks", "tasks_per_node", "tasks_per_gpu", "nodes", "gpu", "gres")
     several = {name: on_gpus["train"][name] for name in names if name in on_gpus["train"]}
-    (folder / "several.yaml").write_text(yaml.safe_dump({"threads": 1, "several": several}))
+    started = TrainingPlan(gpus=2).resources_of("cuda", "test_resnet", 32)
+    on_one = {name: started[name] for name in names if name in started}
+    (folder / "several.yaml").write_text(yaml.safe_dump({"threads": 1, "several": several, "two": on_one}))
     arguments = ("-s", str(SMALL), "--configfile", "several.yaml")
     with (
         (folder / "said").open("w") as said,
@@ -246,17 +251,26 @@ def test_several_nodes_start_by_srun(small: Ran) -> None:
     lines = sorted((folder / "several").read_text().splitlines())
     assert [line.split()[0] for line in lines] == ["0", "1", "2", "3"]
     assert len({line.split()[1] for line in lines}) == 2
-    (record,) = of_rule(records, "use_several")
+    (record,) = [r for r in of_rule(records, "use_several") if r["State"] == "COMPLETED"]
     assert "gres/gpu=4" in record["AllocTRES"]
     assert record["AllocCPUS"] == "4"  # one a process
+
+
+def test_several_gpus_of_one_node_are_one_process(small: Ran) -> None:
+    (line,) = (small.folder / "two").read_text().splitlines()
+    assert len(line.split()[2].split(",")) == 2
+    (record,) = of_rule(small.records, "use_two")
+    assert "gres/gpu=2" in record["AllocTRES"]
 
 
 def test_cancelled_training_goes_on_from_its_checkpoint(finished: Ran) -> None:
     folder = finished.folder
     began = time.time()
     cancel = ["scancel", "--state=RUNNING", "--partition=test"]
-    config = ("training={epochs: 90}",)
-    disturb(folder, f"{LEARNERS}/fold0-seed0", config, lambda: subprocess.run(cancel, check=True))
+    learner = f"{LEARNERS}/fold0-seed0"
+    # Forced, since its training ended after its head: Snakemake has no record of its settings.
+    config = ("training={epochs: 90}", "--forcerun", f"{learner}/weights.safetensors")
+    disturb(folder, learner, config, lambda: subprocess.run(cancel, check=True))
     states = [r["State"].split()[0] for r in of_rule(accounted(began), "train")]
     assert states == ["CANCELLED", "COMPLETED"]
     log = (folder / "results/cluster/logs/train/test_resnet-32px-fold0-seed0.log").read_text()
@@ -288,6 +302,49 @@ def test_requeued_training_ends_with_the_weights_of_an_undisturbed_one(finished:
     undisturbed = snakemake(folder, f"{learner}/weights.safetensors", "--config", *config, config=STUDY)
     assert undisturbed.returncode == 0, undisturbed.stdout
     assert (folder / learner / "weights.safetensors").read_bytes() == disturbed
+
+
+def test_training_that_needs_several_time_limits_goes_on_by_itself(checkout: Path) -> None:
+    """Without retries. The signal that SLURM sends before a limit is sent here after each checkpoint of a start.
+
+    SLURM's limits are whole minutes, and `--signal` is up to one early: the real ones would make this ten minutes long.
+    """
+    learner = f"{LEARNERS}/fold0-seed9"
+    config = ("--config", "training={epochs: 30, workers: 2}", "seeds=[9]")
+    arguments = (f"{learner}/weights.safetensors", "--configfile", STUDY, "--retries", "0", *config)
+    before_it = snakemake(checkout, arguments[0], *config, "--until", "index_shards", "keep_together", config=STUDY)
+    assert before_it.returncode == 0, before_it.stdout  # made here, where no other test has made it yet
+    began = time.time()
+    with (
+        (checkout / "several-limits").open("w+") as said,
+        subprocess.Popen(command(*arguments), cwd=checkout, stdout=said, stderr=said, text=True) as head,
+    ):
+        checkpoint = checkout / learner / "checkpoint.pt"
+        for limit in range(1, 5):
+            before = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0
+
+            def goes_on(before: int = before) -> bool:
+                newer = checkpoint.is_file() and checkpoint.stat().st_mtime_ns > before
+                return newer or head.poll() is not None
+
+            wait_until(goes_on)
+            assert head.poll() is None, said.seek(0) or said.read()
+            subprocess.run(["scancel", "--signal=URG", "--state=RUNNING", "--partition=test"], check=True)
+
+            def put_back(limit: int = limit) -> bool:
+                states = [r["State"] for r in of_rule(accounted(began), "train")]
+                return states.count("REQUEUED") == limit or head.poll() is not None
+
+            wait_until(put_back)
+        assert head.wait(PATIENCE_S) == 0, said.seek(0) or said.read()
+    records = of_rule(accounted(began), "train")
+    assert [r["State"] for r in records] == ["REQUEUED"] * 4 + ["COMPLETED"]
+    assert len({r["JobIDRaw"] for r in records}) == 1  # to Snakemake it was one job all along
+    assert json.loads((checkout / learner / "cost.json").read_text())["interruptions"] == 4
+    asked = subprocess.run(
+        ["sacct", "-n", "-P", "-D", "-j", records[0]["JobIDRaw"], "-o", "SubmitLine"], capture_output=True, text=True
+    ).stdout
+    assert "--signal=URG@600" in asked
 
 
 def test_training_on_two_nodes(finished: Ran) -> None:

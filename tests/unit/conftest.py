@@ -76,6 +76,19 @@ def reader(small_store: SmallStore) -> StoreReader:
 
 
 @pytest.fixture
+def record():
+    """The record of a learner of the small store. Others: `dataclasses.replace`."""
+    from cxrscale.train.learner import LearnerRecord, Origin
+
+    return LearnerRecord(
+        model="test_resnet", findings=["Bright", "Noise"], resolution_px=SIZE_PX, seed=1, mean=0.4,
+        standard_deviation=0.2, geometry="stretch", native_at_least_px=0, precision="float32", normalisation="groups",
+        norm_group_images=4, digest="d",
+        origin=Origin(code="c", store="small-1", index="i", targets="t", initial_weights=None),
+    )  # fmt: skip
+
+
+@pytest.fixture
 def write_predictions(tmp_path: Path):
     """A function that writes a file of predictions: (name, split, patient, logits, targets) -> path. Each image is a
     study of its own, without view, unless these are given."""

@@ -70,7 +70,7 @@ def test_a_store_is_made_both_ways_of_tiny_pictures(benchmark_module, tmp_path, 
 def test_training_is_measured_both_ways_on_tiny_pictures(benchmark_module, tmp_path):
     training = benchmark_module("training")
     training.make_pictures(tmp_path, [32], 18)
-    job = training.Job("ours", "test_resnet", 32, str(tmp_path), 16, 0, 0.0, False, "cpu")
+    job = training.Job("ours", "test_resnet", 32, str(tmp_path), 16, 0, 0.0, False, False, "cpu")
     ours, theirs = [training.Ours(job).turn()], [training.Theirs(job).turn()]
     assert (ours[0]["micro_batch_images"], theirs[0]["batch_images"]) == (16, 16)
     # Work grows with the area.
@@ -82,10 +82,28 @@ def test_training_is_measured_both_ways_on_tiny_pictures(benchmark_module, tmp_p
     assert values["share of the matmul peak"] > 0
     assert values["channels last / contiguous"] > 0
     assert values["groups of 8 / plain batch norm"] > 0
+    assert values["groups of 8 / frozen statistics"] > 0
+    assert "compiled / not" not in values
+    assert training.directed(2.0, False) == 0.5
     assert not any(row.target for row in rows)
     gpu_job = training.replace(job, device="cuda", size_px=2048)
     on_gpu = training.rows_of(gpu_job, ours, [{"images_per_second": None}], 1e12)
     assert {row.target for row in on_gpu} == {"", "<= 0.05", ">= 8"}
+
+
+def test_a_device_is_checked_before_it_is_timed(benchmark_module, tmp_path, monkeypatch):
+    checks = benchmark_module("training_checks")
+    pictures = benchmark_module("pictures")
+    native = pictures.plain_files(tmp_path / "native", checks.NEEDED, 40)
+    store = pictures.make_stores(native, tmp_path / "stores", [32], "lanczos")[32]
+    cpu = checks.torch.device("cpu")
+    results = checks.checked(store, tmp_path / "checks", ["test_resnet"], cpu)
+    assert [(r.value, r.met) for r in results] == [(0.0, True), (0.0, True)]
+    # A device whose losses are a hundredth too large.
+    exact, factors = checks.losses, iter([1.01, 1.0])
+    monkeypatch.setattr(checks, "losses", lambda *given: exact(*given) * next(factors))
+    results = checks.check(store, tmp_path / "wrong", "test_resnet", cpu)
+    assert [r.met for r in results] == [False, True]
 
 
 def test_the_bootstrap_equals_the_usual_way_on_few_images(benchmark_module):
@@ -104,7 +122,7 @@ def test_costs_grow_as_documented(benchmark_module):
     costs, study = benchmark_module("costs"), StudyConfig()
     sizes = {r: 0.2 * r**2 for r in study.resolutions_px}
     work = {m.name: costs.work_of_an_image("test_resnet") for m in study.models}
-    assert all(value > 0 for value in work["densenet121"])
+    assert all(value > 0 for value in vars(work["densenet121"]).values())
     small, large = (costs.stages(study, images, sizes, work) for images in (1_000, 2_000))
     names = [s.stage for s in small]
     train, store = names.index("train"), names.index("store")
@@ -114,4 +132,9 @@ def test_costs_grow_as_documented(benchmark_module):
     assert several[train].gpu_hours == pytest.approx(3 * small[train].gpu_hours)
     assert several[store] == small[store]
     assert small[-1].steps == sum(s.steps for s in small[:-1])
-    assert costs.seconds_of_an_update(1e9, 1e6, 256) == pytest.approx(4 * costs.seconds_of_an_update(1e9, 1e6, 128))
+    free = costs.Work(operations=1e9, kept=1e6, moved=1e7)
+    assert costs.seconds_of_an_update(free, 256) == pytest.approx(4 * costs.seconds_of_an_update(free, 128))
+    slow = replace(free, launches=9e5)  # by the host's time alone, of 64 images at once
+    assert costs.seconds_of_an_update(slow, 128) == costs.seconds_of_an_update(slow, 256)
+    one, all_groups = (costs.passed("test_resnet", 64, at_once) for at_once in (False, True))
+    assert all_groups.launches < one.launches

@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrscale.common import tables
+from cxrscale.common import records, tables
 from cxrscale.common.errors import StudyError
 from cxrscale.explain.contracts import ERF
-from cxrscale.results import TABLES, Study, StudyRecord, declared
+from cxrscale.results import RECORDS, TABLES, Study, StudyRecord, declared
+from cxrscale.train.contracts import COST
 
+#: A value of each type of a record's fields.
+ANY = {"text": "x", "int64": 1, "float64": 1.5, "bool": True, "mapping": {}, "list of text": []}
 LEARNERS = [["m", 32, 0, 0], ["m", 64, 0, 0], ["n", 64, 0, 0]]
 
 
@@ -25,7 +28,11 @@ def study(tmp_path):
     for number, (_, path) in enumerate(found.paths("erf")):
         rows = pd.DataFrame([{"state": "trained", "finding": f, "n_images": number} for f in "AB"], columns=ERF.names)
         tables.write(ERF, rows, path)
-        (path.parent / "cost.json").write_text(json.dumps({"seconds": 10 * number, "device": "cpu"}))
+        cost = {"seconds": 10 * number, "gpu_seconds": None, "versions": {}, "identity": {}}
+        for column in COST.fields:
+            above, _, name = column.name.rpartition(".")
+            (cost[above] if above else cost).setdefault(name, ANY[column.type])
+        records.write(COST, cost, path.parent / "cost.json")
     summary = dict.fromkeys(TABLES["summary"].names, 1)
     for of, path in found.paths("summary"):
         tables.write(TABLES["summary"], pd.DataFrame([summary | {"resolution_px": of["resolution_px"]}]), path)
@@ -44,6 +51,15 @@ def test_a_table_of_learners_says_of_which_a_row_is(study):
     assert study.table("erf", model="m", resolution_px=64)["n_images"].tolist() == [1, 1]
     assert study.learners.to_numpy().tolist() == LEARNERS
     assert study.costs()["seconds"].tolist() == [0, 10, 20]
+    assert study.costs()["resolution_px"].tolist() == [32, 64, 64]
+
+
+def test_records_are_found_and_a_broken_one_is_refused(study):
+    assert set(RECORDS) == {"learner", "cost"}
+    path = next(path for _, path in study.files_of_learners("cost.json"))
+    path.write_text(json.dumps({"seconds": 3}))
+    with pytest.raises(StudyError, match=r"cost.json: cost lacks 'gpu_seconds'"):
+        study.costs()
 
 
 def test_tables_of_folds_and_resolutions_say_so_too(study, tmp_path):

@@ -82,7 +82,7 @@ def test_tests_lie_where_what_they_test_lies():
 
 
 #: Tests of a whole room, or of what is no module.
-ABOUT_A_ROOM = ("test_formats", "test_loader_page")
+ABOUT_A_ROOM = ("test_formats", "test_kills", "test_loader_page", "test_pretended_gpu")
 
 
 def every_import(module: str) -> set[str]:

@@ -315,5 +315,7 @@ def test_a_training_over_several_nodes_is_started_by_srun(checkout: Path) -> Non
     assert result.returncode == 0, result.stdout
     started = [line for line in result.stdout.splitlines() if "workflow/scripts/train.py" in line]
     assert started
-    assert all("Shell command: srun -n 8 --ntasks-per-node=4 -c 4 python " in line for line in started)
+    assert all(
+        "Shell command: srun --kill-on-bad-exit=1 -n 8 --ntasks-per-node=4 -c 4 python " in line for line in started
+    )
     assert all("--processes 4 --nodes 2" in line for line in started)

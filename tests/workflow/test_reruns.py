@@ -248,7 +248,8 @@ CODE = [
     ("explain/cam.py", "PIXELS = 8 * 512**2", "PIXELS = 9 * 512**2", {"cam": 4, "localise": 4, "report": 1}),
     ("explain/localisation.py", "GRID = 256", "GRID = 128", {"localise": 4, "report": 1}),
     ("report/drawing.py", "DRAWN_PX = 256", "DRAWN_PX = 128", {"report": 1}),
-    ("train/checkpoint.py", 'SUPERSEDED = "superseded"', 'SUPERSEDED = "replaced"', LEARNERS | SPANNING),
+    ("train/optimisation.py", "POS_WEIGHT_BOUNDS = (0.01", "POS_WEIGHT_BOUNDS = (0.02", LEARNERS | SPANNING),
+    ("train/checkpoint.py", "RESULT_VERSION = 1", "RESULT_VERSION = 2", LEARNERS | SPANNING),
 ]
 
 
@@ -261,6 +262,62 @@ def test_code_runs_the_stage_that_runs_it_and_what_reads_that(study: Path, edit:
         assert plan.why[next(iter(jobs))].endswith("its code changed"), module
         edit(file, new, old)
     assert planned(study) == {}
+
+
+def test_how_training_runs_and_what_it_says_rerun_nothing_and_its_loss_does(study: Path, edit: Edit) -> None:
+    """A log message of the loop, how often GPUs and processes are looked at, a checkpoint's name; then the loss."""
+    edit("src/cxrscale/train/training.py", "going on from epoch", "continuing from epoch")
+    edit("src/cxrscale/common/devices.py", "poll_s: float = 0.5", "poll_s: float = 30.0")
+    edit("src/cxrscale/train/launch.py", "running.wait(0.5)", "running.wait(2)")
+    edit("src/cxrscale/train/checkpoint.py", 'SUPERSEDED = "superseded"', 'SUPERSEDED = "replaced"')
+    assert "Nothing to be done" in dry_run(study).text
+    loss = "F.binary_cross_entropy_with_logits("
+    edit("src/cxrscale/train/optimisation.py", loss, f"2 * {loss}")
+    plan = dry_run(study)
+    assert plan.jobs == LEARNERS | SPANNING
+    assert plan.why["train"] == "4 of 4: its code changed"
+
+
+def accept(study: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Accept a change of the study's code, in its checkout."""
+    command = [sys.executable, "-m", "cxrscale.workflow.accept", *arguments, "--", "--configfile", TINY]
+    environment = os.environ | {"PYTHONPATH": str(study / "src")}
+    return subprocess.run(command, cwd=study, env=environment, capture_output=True, text=True)
+
+
+def test_an_accepted_change_of_code_makes_nothing_again_and_rewrites_nothing(study: Path, edit: Edit) -> None:
+    """Of training, and of a part of the store; refused without a reason or a change; the next change counts again."""
+    why = ("--because", "the two terms are added in another order")
+    unchanged = accept(study, "--stage", "train", *why)
+    assert unchanged.returncode == 1
+    assert "Nothing to accept" in unchanged.stderr
+    before = hashes(study)
+    edit("src/cxrscale/train/optimisation.py", "+ smoothing / 2 if", "+ 0.5 * smoothing if")
+    edit("src/cxrscale/store/fidelity.py", "import pandas as pd", "import pandas as pd\n\nEXAMINED = 1")
+    assert planned(study)["train"] == 4
+    done = accept(study, "--stage", "train", "measure_store", *why)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" in dry_run(study).text
+    (store,) = (study / "results/stores").glob("synthetic-tiny-*")
+    listed = [pd.read_csv(folder / "accepted-changes.csv") for folder in (study / "results/tiny", store)]
+    assert [frame["stage"].tolist() for frame in listed] == [["train"], ["measure_store"]]
+    after = hashes(study)
+    assert {name for name in after if before.get(name) != after[name]} == {
+        "tiny/accepted-changes.csv", f"stores/{store.name}/accepted-changes.csv",
+    }  # fmt: skip
+
+    # One that is trained is filed under the old name, and says what trained it.
+    learner = study / LEARNER
+    made_by = json.loads((learner / "learner.json").read_text())["origin"]["code"]
+    shutil.rmtree(learner / "kept")
+    again = snakemake(study, f"{LEARNER}/weights.safetensors", "--force")
+    assert again.returncode == 0, again.stdout
+    record = json.loads((learner / "learner.json").read_text())
+    assert f"{LEARNER.removeprefix('results/')}/kept/{record['digest']}/learner.json" in before
+    assert record["origin"]["code"] == listed[0]["code"].item() != made_by
+
+    edit("src/cxrscale/train/optimisation.py", "+ 0.5 * smoothing if", "+ 0.6 * smoothing if")
+    assert planned(study)["train"] == 4
 
 
 def test_a_changed_stage_that_snakemake_would_leave_out_stops_with_what_to_do(study: Path, edit: Edit) -> None:
@@ -281,12 +338,14 @@ def test_a_changed_stage_that_snakemake_would_leave_out_stops_with_what_to_do(st
 
 def test_training_again_is_announced_with_its_cost(study: Path, edit: Edit) -> None:
     """Before it starts, from the last records; of a GPU in GPU-hours, scaled to the epochs that are asked for."""
-    edit("src/cxrscale/train/checkpoint.py", 'SUPERSEDED = "superseded"', 'SUPERSEDED = "replaced"')
+    edit("src/cxrscale/train/optimisation.py", "POS_WEIGHT_BOUNDS = (0.01", "POS_WEIGHT_BOUNDS = (0.02")
     assert "To be trained again: 4, less than 0.01 hours of training on a CPU" in dry_run(study).text
     for i, path in enumerate(sorted((study / "results/tiny/learners").glob("*/*/*/cost.json"))):
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"seconds": 3600, "gpu_seconds": 7200 * (1 + i), "device": "Big GPU"}))
     assert "To be trained again: 4, about 20 GPU-hours (Big GPU) by their last records" in dry_run(study).text
+    on_gpus = dry_run(study, "--resources", "gpu=8", "--config", "accelerator=cuda").text
+    assert "All trainings on 8 GPUs: about 8 h, by records" in on_gpus
     assert "4, about 60 GPU-hours" in dry_run(study, "--config", "training={epochs: 6}").text
     more = dry_run(study, "--config", "seeds=[0, 1]", "resolutions_px=[32, 40, 48]").text
     assert "To be trained for the first time: 4, about 20 GPU-hours (Big GPU) by records of the same model" in more
@@ -300,7 +359,7 @@ def test_training_again_is_announced_with_its_cost(study: Path, edit: Edit) -> N
     assert result.stdout.index(said) < result.stdout.index("Training test_resnet at")
     # What was there is kept, and tells its cost again where the record itself is gone.
     learner = (study / targets[0]).parent
-    assert list((learner / "replaced").glob("*/weights.safetensors"))
+    assert list((learner / "superseded").glob("*/weights.safetensors"))
     (learner / "cost.json").unlink()
     (learner / "cost.json").with_name("weights.safetensors").unlink()
     again = dry_run(study, targets[0])
@@ -538,6 +597,31 @@ def test_no_run_deletes_a_finished_learner(study: Path) -> None:
     assert planned(study) == {}
 
 
+def test_what_ended_without_a_head_is_compared_with_what_it_was_made_from(study: Path) -> None:
+    """Its head was killed: Snakemake has no record of the training, and takes it for new whatever the settings are."""
+    changed = ("--config", "training={learning_rate: 0.001}")
+    trained = [f"{LEARNER}/{name}" for name in ("weights.safetensors", "learner.json", "history.csv", "cost.json")]
+    cleaned = snakemake(study, "--cleanup-metadata", *trained)
+    assert cleaned.returncode == 0, cleaned.stdout
+    said = snakemake(study, "-n").stdout
+    assert "Nothing to be done" in said
+    assert "Rules with missing metadata: train" in said
+    assert planned(study, *changed)["train"] == 3  # one of the four is stale, and would pass for new
+    # As docs/cluster.md says.
+    rows = [row.split("\t") for row in snakemake(study, "--summary").stdout.splitlines() if row.count("\t") == 5]
+    unrecorded = [file for file, made, _, log, _, _ in rows if made != "-" and log == "-"]
+    assert sorted(unrecorded) == sorted(trained)
+    assert planned(study, *changed, "--forcerun", *unrecorded)["train"] == 4
+    before = hashes(study)
+    ran = snakemake(study, "--until", "train", "--forcerun", *unrecorded)
+    assert ran.returncode == 0, ran.stdout
+    assert "it was brought back" in (study / "results/tiny/logs/train/test_resnet-48px-fold0-seed0.log").read_text()
+    assert hashes(study) == before
+    said = snakemake(study, "-n").stdout
+    assert "Nothing to be done" in said
+    assert "missing metadata" not in said
+
+
 def test_an_interrupted_job_is_run_again_and_says_so(study: Path) -> None:
     """The mark that Snakemake leaves of a job which was running when it was killed."""
     output = "results/tiny/comparison/auroc.csv"
@@ -561,8 +645,9 @@ def test_stopped_training_goes_on_to_the_same_weights(finished: Path, tmp_path: 
     def command(name: str) -> list[str]:
         given = {
             "folder": tmp_path / name, "log": tmp_path / f"{name}.log", "code": "x", "model": "test_resnet",
-            "resolution-px": 48, "seed": 0, "settings": json.dumps(settings), "accelerator": "cpu",
-            "targets": finished / "results/tiny/targets/fold0.parquet", "index": store / "base/index.parquet",
+            "geometry": "stretch", "resolution-px": 48, "seed": 0, "settings": json.dumps(settings),
+            "accelerator": "cpu", "targets": finished / "results/tiny/targets/fold0.parquet",
+            "index": store / "base/index.parquet",
             "run": json.dumps({"workers": 0}),
         }  # fmt: skip
         script = str(finished / "workflow/scripts/train.py")

@@ -75,7 +75,6 @@ rule localise:
         code=code("localise.py"),
         boxes=facts.boxes_digest,
         exact_ids=study.dataset.exact_ids,
-        geometry=study.store.geometry,
         method=study.cam.method,
         images_per_finding=study.cam.localisation_images,
         box_sizes=study.cam.box_sizes,

@@ -3,7 +3,7 @@ import json
 import shlex
 
 # How the processes of one training start: on one node by torchrun, on several by srun.
-start_together = study.training.start(study.accelerator)
+training_resources = study.training.resources_by_learner(study.accelerator)
 # The model whose initial weights a file below results/weights is.
 initial_weights = {Path(layout.weights(m.name)).name: m for m in study.models if m.weights}
 
@@ -59,24 +59,24 @@ rule train:
         cost=layout.learner("cost.json"),
     log:
         layout.log("train"),
+    # The longest first: else the last GPUs wait for one that began late.
+    priority: lambda w: schedule.priority_of(study, w.model, w.resolution)
     conda:
         "../../envs/cxrscale.yaml"
-    threads: start_together["threads"]
+    threads: lambda w: study.training.threads_of(study.accelerator, w.model, w.resolution)
     resources:
-        **start_together["resources"],
         # How it runs; unlike params, resources make nothing rerun.
-        gpu=study.gpu * study.training.gpus * study.training.nodes,
+        **training_resources,
         accelerator=study.accelerator,
-        processes=study.training.gpus,
-        training_nodes=study.training.nodes,
         run=json.dumps(study.training.run(), separators=(",", ":")),  # a listing separates resources by ", "
-        mem_mb=8000,
+        mem_mb=lambda w, attempt: attempt * study.training.memory_mb(study.accelerator, w.model, w.resolution),
         runtime=2880,
     params:
         code=code("train.py"),
         # What the weights depend on; the rest of config.training says how it runs.
         settings=lambda w: json.dumps(study.training.of_learner(w.model, w.resolution)),
         micro_batch_images=lambda w: study.training.micro_batch_of(w.model, w.resolution),
+        geometry=study.store.geometry,
         native_at_least_px=study.native_at_least_px,
         weights=lambda w, input: f"--weights {shlex.quote(input.weights)}" if input.weights else "",
     message:
@@ -88,6 +88,6 @@ rule train:
         " --code {params.code:q} --settings {params.settings:q}"
         " --model {wildcards.model:q} --resolution-px {wildcards.resolution} --seed {wildcards.seed}"
         " --targets {input.targets:q} --index {input.index:q} {params.weights}"
-        " --native-at-least-px {params.native_at_least_px}"
+        " --geometry {params.geometry} --native-at-least-px {params.native_at_least_px}"
         " --accelerator {resources.accelerator} --threads {threads}"
         " --processes {resources.processes} --nodes {resources.training_nodes} --run {resources.run:q}"

@@ -1,5 +1,7 @@
 """Class activation maps of one learner on the test images that all learners of the fold share."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -14,12 +16,11 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     torch.set_num_threads(snakemake.threads)
     params = snakemake.params
     targets = tables.read(TARGETS, snakemake.input.targets)
-    learner = Learner.read(snakemake.input.learner)
+    learner = Learner.load(Path(snakemake.input.learner).parent, torch.device(snakemake.config["accelerator"]))
     store = learner.pictures(snakemake.input.index)
     in_store = {i for i in targets["image_id"] if i in store}
     chosen = select_images(targets, in_store, learner.findings, params.images_per_finding)
-    network = learner.network(snakemake.input.weights, torch.device(snakemake.config["accelerator"]))
-    drawn = list(maps_of_pairs(learner, network, store, chosen, params.method))
+    drawn = list(maps_of_pairs(learner, store, chosen, params.method))
     with atomic.replacing(snakemake.output[0]) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(
             handle,

@@ -21,16 +21,15 @@ with job(snakemake.log[0], __file__) as log, leased(snakemake.config["accelerato
     torch.set_num_threads(snakemake.threads)
     params = snakemake.params
     targets = tables.read(TARGETS, snakemake.input.targets)
-    learner = Learner.read(snakemake.input.learner)
+    learner = Learner.load(Path(snakemake.input.learner).parent, torch.device(snakemake.config["accelerator"]))
     store = learner.pictures(snakemake.input.index)
     index = tables.read(INDEX, snakemake.input.index, ["image_id", "native_height_px", "native_width_px"])
     # Those of a synthetic data set are made here and an input; others count by their content, a param.
     boxes = read_boxes(Path(snakemake.config["boxes_file"]), Reading(params.exact_ids))
-    by_pair = boxes_by_pair(boxes, index, params.geometry)
+    by_pair = boxes_by_pair(boxes, index, learner.record.geometry)
     in_store = {i for i in targets["image_id"] if i in store}
     chosen = select_boxed(targets, in_store, by_pair, params.images_per_finding)
-    network = learner.network(snakemake.input.weights, torch.device(snakemake.config["accelerator"]))
-    drawn = maps_of_pairs(learner, network, store, chosen, params.method)
+    drawn = maps_of_pairs(learner, store, chosen, params.method)
     measured = measure_maps(chosen, (map_ for _, map_ in drawn), by_pair)
     table = summarise(measured, learner.findings, params.box_sizes, params.confidence)
     tables.write(LOCALISATION, table, snakemake.output[0])

@@ -116,7 +116,8 @@ GAINS = Table(
 CONTROL = Table(
     name="control",
     file="{study}/stacking/control.csv",
-    made_by="`combine.control.control_rows`; errors and intervals by `combine.estimates.contrast`",
+    made_by="`combine.control.control_rows`; errors and intervals by `combine.estimates.contrast`, from the variance "
+    "of patients by `evaluate.clustered.influence_covariance` and of training by `combine.control._training`",
     shown=True,
     row="an ensemble over resolutions against one of equally many learners of one resolution, averaged over folds",
     columns=(

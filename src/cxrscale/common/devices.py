@@ -1,40 +1,59 @@
 """Devices: a job leases the GPUs it uses, so that two jobs on one host never share one.
 
-Snakemake's `gpu` resource limits how many jobs run at once but hands nobody a device. A lease is a file lock, one file
-a device, held by the job's own process: it ends with the process, however that ends. Under SLURM the scheduler has
-chosen already, and its choice is taken. Importing this module imports no torch, since CUDA_VISIBLE_DEVICES must be set
-before CUDA starts.
+Snakemake's `gpu` resource limits how many jobs run at once but hands nobody a device. A lease is a name that the job's
+own process holds in the kernel, one a card: a bound abstract Unix socket, of which there can be one of a name. It lies
+in no folder, so that it is the same for all users, and it ends with the process, however that ends. A card has one
+name, its UUID, whatever CUDA_VISIBLE_DEVICES calls it. What SLURM gave to a job is leased too, since several jobs may
+share an allocation; only a job that Snakemake itself submitted to SLURM has its GPUs for itself.
+
+Abstract sockets are those of a network namespace: jobs in two containers see each other's leases if both run in the
+host's (`docker run --network host`; Apptainer does by itself). Linux only, as CUDA here. Importing this module imports
+no torch, since CUDA_VISIBLE_DEVICES must be set before CUDA starts.
 """
 
 import contextlib
 import ctypes
-import fcntl
+import errno
 import logging
 import os
+import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from cxrscale.common.errors import StudyError
+from cxrscale.common.process_names import is_above, own_name
+
+#: Runs jobs and makes no value of a result; raised when a fix here changes results (docs/reruns.md).
+RESULT_VERSION = 1
 
 logger = logging.getLogger(__name__)
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+#: Set by the workflow in a job that Snakemake submitted to SLURM for one step: the number of the SLURM job.
+SUBMITTED = "CXRSCALE_SUBMITTED_JOB"
+#: Set for processes that train together: the name of the process that started them and holds their GPUs.
+LAUNCHER = "CXRSCALE_LEASE"
 
 
 class EnergyMeter:
     """Energy that a GPU has used, by NVML; measures nothing on a CPU, and where NVML cannot tell.
 
-    Within `with`, `take` returns the joules since it was asked last, or None.
+    Within `with`, `take` returns the joules since it was asked last, or None. An error of NVML is logged, and from
+    then on it is None; nothing is raised.
     """
 
     def __init__(self, device: Any) -> None:
         self._index = None if device.type != "cuda" else device.index or 0
         self._handle: Any = None
         self._before = 0
+        self._close: Callable[[], object] = lambda: None
 
     def __enter__(self) -> "EnergyMeter":
         if self._index is not None:
@@ -43,9 +62,10 @@ class EnergyMeter:
                 import torch
 
                 pynvml.nvmlInit()
+                self._close = pynvml.nvmlShutdown
                 uuid = f"GPU-{torch.cuda.get_device_properties(self._index).uuid}"
                 self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-                self._read, self._close = pynvml.nvmlDeviceGetTotalEnergyConsumption, pynvml.nvmlShutdown
+                self._read = pynvml.nvmlDeviceGetTotalEnergyConsumption
                 self._before = self._read(self._handle)
             except Exception as error:  # no NVML, an old GPU, a part of one: each with an exception of its own
                 logger.info("energy is not measured: %s", error)
@@ -55,11 +75,16 @@ class EnergyMeter:
     def take(self) -> float | None:
         if self._handle is None:
             return None
-        before, self._before = self._before, self._read(self._handle)
+        try:
+            before, self._before = self._before, self._read(self._handle)
+        except Exception as error:  # the driver, not the training: no reason to end it
+            logger.warning("energy is no longer measured: %s", error)
+            self._handle = None
+            return None
         return (self._before - before) / 1000  # NVML counts millijoules
 
     def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
+        with contextlib.suppress(Exception):
             self._close()
 
 
@@ -73,95 +98,203 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
+def as_launcher() -> dict[str, str]:
+    """The environment in which this process, which holds their devices, starts those that train together."""
+    return {**os.environ, LAUNCHER: own_name()}
+
+
+def launched() -> bool:
+    """Whether torchrun started this process for one that holds its devices (`as_launcher`).
+
+    Then it ends with those above it, and at once (SystemExit) if they have ended before it came to that.
+    """
+    if LAUNCHER not in os.environ:
+        return False
+    end_with_parent()
+    if not is_above(os.environ[LAUNCHER]):
+        raise SystemExit("the process that started this training and held its GPUs has ended")
+    return True
+
+
 def started_together() -> bool:
     """Whether torchrun or srun started this process as one of several, and gave it its devices."""
     return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
-def visible_devices() -> list[str]:
-    """Names of this host's GPUs that the process may use: CUDA_VISIBLE_DEVICES if set, else all of nvidia-smi."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
+@dataclass(frozen=True)
+class Card:
+    """A GPU or a part of one (MIG). uuid: its one name; index: nvidia-smi's, of the GPU; gpu: the UUID of the GPU."""
+
+    uuid: str
+    index: str
+    gpu: str
+
+
+def visible_cards() -> list[Card]:
+    """The cards of this host that the process may use, each once.
+
+    All that nvidia-smi lists or, where CUDA_VISIBLE_DEVICES is set, those that it names: by nvidia-smi's index (the
+    order of the PCI bus, whatever CUDA_DEVICE_ORDER says), by UUID or the beginning of one. As for CUDA, a name of
+    nothing ends the list. Of a GPU that is divided (MIG) the parts are listed and never the whole, on which CUDA can't
+    compute. Without nvidia-smi, UUIDs are taken as they are. Raises StudyError if an index cannot be looked up.
+    """
+    cards = _listed_cards()
+    named = os.environ.get(VISIBLE)
+    if named is None:
+        return cards or []
+    found: dict[str, Card] = {}
+    for name in filter(None, map(str.strip, named.split(","))):
+        if cards is not None:
+            chosen = _called(name, cards)
+        elif name.isdecimal():
+            raise StudyError(
+                f"{VISIBLE} is {named}, but nvidia-smi can't be run to say which GPU {name} is, so jobs could share it "
+                f"unseen. Put nvidia-smi on PATH (in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility), or name "
+                f"GPUs by their UUIDs."
+            )
+        else:
+            chosen = [Card(name, "", name)] if name.startswith(("GPU-", "MIG-")) else []
+        if not chosen:
+            break
+        found.update({card.uuid: card for card in chosen})
+    return list(found.values())
+
+
+def _called(name: str, cards: list[Card]) -> list[Card]:
+    """The card of that name, or the parts of that GPU; none where several begin so."""
+    if name.isdecimal():
+        return [card for card in cards if card.index == name]
+    gpus = {card.gpu for card in cards if card.gpu.lower().startswith(name.lower())}
+    parts = {card.uuid for card in cards if card.uuid.lower().startswith(name.lower())} - gpus
+    return [card for card in cards if card.gpu in gpus or card.uuid in parts] if len(gpus | parts) == 1 else []
+
+
+def _listed_cards() -> list[Card] | None:
+    """What `nvidia-smi -L` lists; None where there is none."""
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return listed.stdout.split()
+        # A broken card makes its status an error, though it lists the others.
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=120, check=False).stdout
+    except OSError:
+        return None
+    except subprocess.TimeoutExpired as error:
+        raise StudyError("nvidia-smi -L gave no answer within 2 minutes: this host's driver hangs.") from error
+    cards: list[Card] = []
+    for line in listed.splitlines():
+        if gpu := re.match(r"GPU (\d+): .*\(UUID: (GPU-[^)\s]+)\)", line):
+            cards.append(Card(gpu[2], gpu[1], gpu[2]))
+        elif cards and (part := re.match(r"\s+MIG .*\(UUID: (MIG-[^)\s]+)\)", line)):
+            whole = cards[-1]
+            if whole.uuid == whole.gpu:
+                cards.pop()
+            cards.append(Card(part[1], whole.index, whole.gpu))
+    return cards
 
 
 @contextlib.contextmanager
-def leased(
-    accelerator: str, count: int = 1, devices: Sequence[str] | None = None, poll_s: float = 0.5
-) -> Iterator[list[str]]:
-    """Hold `count` devices of this host while the body runs; set CUDA_VISIBLE_DEVICES to them.
+def leased(accelerator: str, count: int = 1, poll_s: float = 0.5) -> Iterator[list[str]]:
+    """Hold `count` of the visible cards while the body runs; CUDA_VISIBLE_DEVICES names them, by UUID.
 
-    accelerator: "cpu" holds nothing and yields []. devices: the names to choose from (None: the visible ones).
-    All are taken at once or none, so that jobs that want several cannot block each other. Where fewer exist than
-    were asked for, all of them are taken and a warning says so. Raises StudyError if there is none.
+    accelerator: "cpu" holds nothing and yields []. Yields the names. All are taken at once or none, so that jobs that
+    want several cannot block each other; while too few are free it waits, and says once for whom. Where fewer exist
+    than were asked for, all of them are taken and a warning says so; so is one where all are parts of GPUs (MIG), since
+    CUDA uses one of those a process. Raises StudyError if there is none.
     """
     if accelerator == "cpu":
         yield []
         return
-    names = list(visible_devices() if devices is None else devices)
-    if not names:
-        raise StudyError("accelerator is cuda, but this host shows no GPU. Set accelerator: cpu, or check nvidia-smi.")
+    if (given := _given_by_slurm()) is not None:
+        yield given[: _possible(count, given)]
+        return
+    cards = visible_cards()
+    if not cards:
+        named = os.environ.get(VISIBLE)
+        seen = "this host shows no GPU" if named is None else f"{VISIBLE}={named} names no GPU of this host"
+        raise StudyError(f"accelerator is cuda, but {seen}. Set accelerator: cpu, or check nvidia-smi.")
+    whole = [card.uuid for card in cards if card.uuid == card.gpu]
+    names = whole if whole and count > 1 else [card.uuid for card in cards]
+    count = _possible(count, whole or names[:1])
+    with contextlib.ExitStack() as held:
+        taken = _take(names, count, held, poll_s)
+        before = os.environ.get(VISIBLE)
+        os.environ[VISIBLE] = ",".join(taken)
+        logger.info("leased %s", ", ".join(taken))
+        try:
+            yield taken
+        finally:
+            os.environ.pop(VISIBLE)
+            if before is not None:
+                os.environ[VISIBLE] = before
+
+
+def submitted() -> bool:
+    """Whether Snakemake's executor submitted the SLURM job that this process runs in, for the one rule that it runs.
+
+    An allocation is not enough: in one of salloc, of JupyterHub or of an sbatch that runs Snakemake there are several
+    jobs. `SUBMITTED` must name the very SLURM job, in case it was passed on to another.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    return job is not None and job == os.environ.get(SUBMITTED)
+
+
+def _given_by_slurm() -> list[str] | None:
+    """The GPUs that SLURM gave to this job alone, as it names them; None where it did not, or others may use them."""
+    given = [name for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return given if given and submitted() else None
+
+
+def _possible(count: int, names: list[str]) -> int:
     if count > len(names):
         logger.warning("%d GPUs were asked for, this host shows %d; going on with those.", count, len(names))
-        count = len(names)
-    if "SLURM_JOB_ID" in os.environ:
-        yield names[:count]  # the scheduler gave these to this job alone
-        return
-    folder = Path(tempfile.gettempdir()) / f"cxrscale-gpu-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    held: dict[str, IO[str]] = {}
+    return min(count, len(names))
+
+
+def _take(names: list[str], count: int, held: contextlib.ExitStack, poll_s: float) -> list[str]:
+    """Wait until `count` of the cards are free and hold them until `held` is closed."""
+    said = False
+    while True:
+        # One job at a time tries: two jobs that each grab half of what both want would go on so.
+        with contextlib.ExitStack() as trying:
+            if _hold("gate", trying):
+                taken: list[str] = []
+                with contextlib.ExitStack() as cards:
+                    for name in names:
+                        if len(taken) < count and _hold(name, cards):
+                            taken.append(name)
+                    if len(taken) == count:
+                        held.enter_context(cards.pop_all())
+                        return taken
+                if not said:
+                    busy = ", ".join(f"{name} ({_holder(name)})" for name in names)
+                    logger.info("waiting for %d of %s", count, busy)
+                    said = True
+            wait_s = poll_s if said else 0.01
+        time.sleep(wait_s)
+
+
+def _hold(name: str, stack: contextlib.ExitStack) -> bool:
+    """Hold a name until the stack is closed, or this process ends; False if another process holds it."""
+    bound = socket.socket(socket.AF_UNIX)
     try:
-        while len(held) < count:
-            held = _try_lock(folder, names, count)
-            if len(held) < count:
-                time.sleep(poll_s)
-        before = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
-        logger.info("leased %s", ", ".join(held))
+        bound.bind(f"\0cxrscale/{name}")
+        bound.listen()  # so that others may ask who holds it
+    except OSError as error:
+        bound.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    stack.enter_context(bound)
+    return True
+
+
+def _holder(name: str) -> str:
+    """Who holds a name, in words."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
         try:
-            yield list(held)
-        finally:
-            if before is None:
-                del os.environ["CUDA_VISIBLE_DEVICES"]
-            else:
-                os.environ["CUDA_VISIBLE_DEVICES"] = before
-    finally:
-        for handle in held.values():
-            handle.close()
-
-
-def _try_lock(folder: Path, names: Sequence[str], count: int) -> dict[str, IO[str]]:
-    """Lock `count` of the devices, or none. The handles hold the locks.
-
-    One job at a time tries, behind a lock of its own: two jobs that each grab half of what both want would go on so.
-    """
-    with (folder / "gate.lock").open("a") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        return _lock_free(folder, names, count)
-
-
-def _lock_free(folder: Path, names: Sequence[str], count: int) -> dict[str, IO[str]]:
-    held: dict[str, IO[str]] = {}
-    for name in names:
-        handle = (folder / f"{name.replace('/', '_')}.lock").open("a")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.close()
-            continue
-        held[name] = handle
-        if len(held) == count:
-            return held
-    for locked in held.values():
-        locked.close()
-    return {}
+            asking.connect(f"\0cxrscale/{name}")
+            process, user, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except ConnectionRefusedError:
+            return "free"
+        except OSError:
+            return "held"
+    return f"held by process {process} of user {user}"

@@ -9,6 +9,9 @@ from pathlib import Path
 from cxrscale.common.errors import StudyError
 from cxrscale.common.provenance import require_checkout
 
+#: Runs jobs and makes no value of a result; raised when a fix here changes results (docs/reruns.md).
+RESULT_VERSION = 1
+
 
 @contextlib.contextmanager
 def job(log: str | Path, script: str | Path) -> Iterator[logging.Logger]:
@@ -16,7 +19,8 @@ def job(log: str | Path, script: str | Path) -> Iterator[logging.Logger]:
 
     log: the file that takes everything the job logs; warnings and errors go to standard error too.
     script: the `__file__` of the calling script; refuses to run a `cxrscale` of another checkout.
-    A StudyError ends the process with status 1 and one readable message; other exceptions keep their traceback.
+    A StudyError ends the process with status 1 and one readable message, as does a loss that is not finite. Other
+    exceptions keep their traceback: errors of the system, which may pass, and bugs.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(log, mode="a", encoding="utf-8")
@@ -30,9 +34,12 @@ def job(log: str | Path, script: str | Path) -> Iterator[logging.Logger]:
     try:
         require_checkout(script)
         yield logger
-    except StudyError as error:
+    except (StudyError, FloatingPointError) as error:
         logger.error("%s", error)
         sys.exit(1)
+    except OSError:
+        logger.exception("the system could not do what it was asked to; if that passes, run again to go on:")
+        raise
     except Exception:
         logger.exception("this looks like a bug of cxrscale:")
         raise

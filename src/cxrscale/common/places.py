@@ -11,6 +11,10 @@ WEIGHTS_FOLDER = f"{RESULTS}/{WEIGHTS}"
 
 #: Folder of a learner. {study}: the study's folder.
 LEARNER_FOLDER = "{study}/learners/{model}/{resolution}px/fold{fold}-seed{seed}"
+#: In it: the trained network.
+LEARNER_WEIGHTS = "weights.safetensors"
+#: In it while it is trained, and no longer: a training that is not finished.
+CHECKPOINT = "checkpoint.pt"
 #: What a learner is: the wildcards of LEARNER_FOLDER, and the columns by which its rows are known among all learners'.
 LEARNER_KEY = ("model", "resolution_px", "fold", "seed")
 #: Folder of one resolution of a store. {store}: the store's folder; {folder}: "base" or the resolution.

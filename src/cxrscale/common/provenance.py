@@ -4,10 +4,13 @@ A stage reruns when its *meaning* changes. Snakemake sees a changed param, so ea
 of the code that the stage runs: its script and every `cxrscale` module that the script imports, directly or through
 others. The digest is taken of the parsed code, so comments, docstrings, blank lines and time stamps are no part of it,
 and of the parse tree's meaning rather than of its printed form, so neither is the version of Python. Words for readers
-are no part of it either: what the columns of a table mean (`WORDS`), strings that stand alone, as below a setting, and
-the range of a setting (`Annotated`). Of a module of declarations (`DECLARATIONS`) only what is imported by name counts,
-with what it is made of, and of settings only those that the code reads: a new table of one stage reruns no other, and a
-new setting reruns nothing.
+are no part of it either (`wording`): log messages, messages of errors, what a column means, strings that stand alone.
+Of a module of declarations (`DECLARATIONS`) only what is imported by name counts, with what it is made of, and of
+settings only those that the code reads: a new table of one stage reruns no other, and a new setting reruns nothing.
+
+A module that only runs a job (devices, locks, logs, checkpoints) says so by a number at its top level,
+`RESULT_VERSION = 1`, and counts by that number alone: not at all while it is 1. Whoever mends something in it that
+changes results raises the number. What it imports counts by the same rules as what others import.
 
 Known limits, kept harmless by convention: a module chosen by name at run time is not seen (such rules name it, see
 `code_digest(modules=...)`), nor is a file that is no Python (`files=...` for templates).
@@ -16,27 +19,25 @@ Known limits, kept harmless by convention: a module chosen by name at run time i
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cxrscale
 from cxrscale.common.errors import StudyError
+from cxrscale.common.wording import without_words
+
+#: Runs jobs and makes no value of a result; raised when a fix here changes results (docs/reruns.md).
+RESULT_VERSION = 1
 
 PACKAGE = "cxrscale"
 SOURCE_ROOT = Path(cxrscale.__file__).resolve().parents[1]
 
-
 #: Modules that only declare: of these, names count by themselves.
 DECLARATIONS = ("contracts", "places", "rows", "settings")
-#: What is called -> its arguments that are words for readers, with their place if they may stand without a name.
-WORDS: dict[str, dict[str, int | None]] = {
-    "Column": {"meaning": 2},
-    "Table": {"row": None, "made_by": None, "shown": None},
-}
-#: Arguments of which counts whether they say anything.
-SAID: dict[str, dict[str, int | None]] = {"Column": {"null": 3}}
+#: The name of the number by which a module says that it only runs jobs.
+VERSION_NAME = "RESULT_VERSION"
 
 
 def require_checkout(script: str | Path) -> None:
@@ -79,12 +80,13 @@ def code_digest(script: str | Path, modules: Iterable[str] = (), files: Iterable
             raise StudyError(f"there is no module {name} in {SOURCE_ROOT}")
     script = Path(script)
     found: dict[str, str] = {}
+    visited: set[str] = set()
     declared: set[str] = set()
     used = set(_read_code(script).attributes)
     waiting = sorted({*_imports(script), *modules})
     while waiting:
         name = waiting.pop()
-        if name in found or name in declared:
+        if name in visited or name in declared:
             continue
         path, declaration = _module_file(name), _declaration(name)
         if declaration is not None:
@@ -92,8 +94,12 @@ def code_digest(script: str | Path, modules: Iterable[str] = (), files: Iterable
             waiting += _read_declaration(*declaration)[1]
         elif path is not None:
             code = _read_code(path)
-            found[name] = code.digest
-            used |= code.attributes
+            visited.add(name)
+            if code.result_version is None:
+                found[name] = code.digest
+                used |= code.attributes
+            elif code.result_version > 1:
+                found[name] = f"{VERSION_NAME} {code.result_version}"
             waiting += code.imports
     for name in declared:
         path, member = _declaration(name) or (Path(), "")
@@ -103,11 +109,8 @@ def code_digest(script: str | Path, modules: Iterable[str] = (), files: Iterable
 
 
 def _module_file(name: str) -> Path | None:
-    base = SOURCE_ROOT.joinpath(*name.split("."))
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
+    base = SOURCE_ROOT / name.replace(".", "/")
+    return next((file for file in (Path(f"{base}.py"), base / "__init__.py") if file.is_file()), None)
 
 
 def _declaration(name: str) -> tuple[Path, str] | None:
@@ -129,11 +132,13 @@ def canonical_code(path: Path) -> str:
 
 
 class _Code(NamedTuple):
-    """The digest of a file's code, what it imports, and the names of all attributes that it reads."""
+    """The digest of a file's code, what it imports, the names of all attributes that it reads, and its RESULT_VERSION,
+    if it only runs a job."""
 
     digest: str
     imports: frozenset[str]
     attributes: frozenset[str]
+    result_version: int | None
 
 
 def _read_code(path: Path) -> _Code:
@@ -145,15 +150,26 @@ def _read_code(path: Path) -> _Code:
 def _parse_code(path: Path, mtime_ns: int, size: int) -> _Code:
     """Parsed once, since every start of a job needs all of them."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    imports = _imports_of(tree, path)
-    attributes = frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute))
-    code = hashlib.sha256(_canonical(_without_words(tree)).encode()).hexdigest()
-    return _Code(code, imports, attributes)
+    imports, version = _imports_of(tree, path), _result_version(tree, path)
+    canonical = _Canonical()
+    text = canonical.text(without_words(tree))
+    return _Code(hashlib.sha256(text.encode()).hexdigest(), imports, frozenset(canonical.attributes), version)
+
+
+def _result_version(tree: ast.Module, path: Path) -> int | None:
+    for statement in tree.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == VERSION_NAME for target in targets):
+            value = getattr(statement.value, "value", None)  # type: ignore[attr-defined]
+            if type(value) is not int or value < 1:
+                raise StudyError(f"{path} line {statement.lineno}: {VERSION_NAME} must be a whole number, 1 or more.")
+            return value
+    return None
 
 
 def _imports_of(tree: ast.Module, path: Path) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _statements(tree.body):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -166,6 +182,14 @@ def _imports_of(tree: ast.Module, path: Path) -> frozenset[str]:
             if not members or not all(map(_declaration, members)):
                 names.add(module)
     return _known(names)
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """All statements, with those within others."""
+    for statement in body:
+        yield statement
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(statement, part, []))
 
 
 def _known(names: set[str]) -> frozenset[str]:
@@ -187,7 +211,8 @@ def _read_declaration(path: Path, member: str, used: frozenset[str] = frozenset(
     changes nothing before some code reads it.
     """
     stat = path.stat()
-    tree, imported = _parse_declarations(path, stat.st_mtime_ns, stat.st_size)
+    file = (path, stat.st_mtime_ns, stat.st_size)
+    tree, imported = _parse_declarations(*file)
     parts: dict[str, str] = {}
     imports: set[str] = set()
     waiting = [member]
@@ -197,26 +222,37 @@ def _read_declaration(path: Path, member: str, used: frozenset[str] = frozenset(
             imports.add(imported[name])
         if name in parts or name not in tree:
             continue
-        statements = [_without_words(statement) for statement in tree[name]]
-        if path.stem == "settings":
-            statements = [_only_used(statement, used) for statement in statements]
-        parts[name] = _canonical(statements)
-        waiting += [n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)]
+        fields = _fields_of(tree[name]) if path.stem == "settings" else frozenset()
+        parts[name], names = _declared(*file, name, fields - used)
+        waiting += names
     return digest(parts), _known(imports)
 
 
-def _only_used(statement: ast.stmt, used: frozenset[str]) -> ast.stmt:
-    """A class without the fields that no code reads."""
-    if not isinstance(statement, ast.ClassDef):
+@cache
+def _declared(path: Path, mtime_ns: int, size: int, name: str, unused: frozenset[str]) -> tuple[str, tuple[str, ...]]:
+    """The canonical text of what defines a name, without fields that no code reads, and the names in it."""
+    statements = [_without_fields(s, unused) for s in _parse_declarations(path, mtime_ns, size)[0][name]]
+    names = (node.id for statement in statements for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return _Canonical().text(statements), tuple(dict.fromkeys(names))
+
+
+def _fields_of(statements: list[ast.stmt]) -> frozenset[str]:
+    """The fields that classes declare."""
+    inside = (s for c in statements if isinstance(c, ast.ClassDef) for s in c.body if isinstance(s, ast.AnnAssign))
+    return frozenset(getattr(s.target, "id", "") for s in inside)
+
+
+def _without_fields(statement: ast.stmt, fields: frozenset[str]) -> ast.stmt:
+    if not (fields and isinstance(statement, ast.ClassDef)):
         return statement
-    kept = [s for s in statement.body if not isinstance(s, ast.AnnAssign) or getattr(s.target, "id", "") in used]
+    kept = [s for s in statement.body if not (isinstance(s, ast.AnnAssign) and getattr(s.target, "id", "") in fields)]
     return ast.ClassDef(**{**dict(ast.iter_fields(statement)), "body": kept})
 
 
 @cache
 def _parse_declarations(path: Path, mtime_ns: int, size: int) -> tuple[dict[str, list[ast.stmt]], dict[str, str]]:
-    """Name -> the statements that define it, and name -> the dotted name that it is imported from."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    """Name -> the statements that define it, without words, and name -> the dotted name that it is imported from."""
+    tree = without_words(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
     defined: dict[str, list[ast.stmt]] = {}
     imported: dict[str, str] = {}
     for statement in tree.body:
@@ -231,39 +267,6 @@ def _parse_declarations(path: Path, mtime_ns: int, size: int) -> tuple[dict[str,
     return defined, imported
 
 
-class _WithoutWords(ast.NodeTransformer):
-    """Takes words for readers out of calls, and ranges out of types."""
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        self.generic_visit(node)
-        if isinstance(node.value, ast.Name) and node.value.id == "Annotated" and isinstance(node.slice, ast.Tuple):
-            return node.slice.elts[0]
-        return node
-
-    def visit_Call(self, node: ast.Call) -> ast.Call:
-        self.generic_visit(node)
-        called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-        words, said = WORDS.get(called, {}), SAID.get(called, {})
-        for place, argument in enumerate(node.args):
-            if place in words.values():
-                node.args[place] = ast.Constant("")
-            elif place in said.values():
-                node.args[place] = _whether_said(argument)
-        node.keywords = [k for k in node.keywords if k.arg not in words]
-        for keyword in node.keywords:
-            if keyword.arg in said:
-                keyword.value = _whether_said(keyword.value)
-        return node
-
-
-def _whether_said(words: ast.expr) -> ast.expr:
-    return ast.Constant("" if isinstance(words, ast.Constant) and not words.value else "said")
-
-
-def _without_words(node: Any) -> Any:
-    return _WithoutWords().visit(node)
-
-
 def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
     """Without docstrings, of what is defined or below a name: strings that stand alone."""
     return [
@@ -273,23 +276,40 @@ def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
     ]
 
 
-def _canonical(node: Any) -> str:
-    """A text of a parse tree that leaves out docstrings, and what is empty, since versions of Python differ in that."""
-    if isinstance(node, ast.JoinedStr):
-        node = ast.JoinedStr(_joined(node.values))
-    if isinstance(node, ast.AST):
-        fields = dict(sorted(ast.iter_fields(node)))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            fields["body"] = _without_strings(node.body)
-        kept = (
-            f"{name}={_canonical(value)}"
-            for name, value in fields.items()
-            if value not in (None, []) or (isinstance(node, ast.Constant) and name == "value")
-        )
-        return f"{type(node).__name__}({','.join(kept)})"
-    if isinstance(node, list):
-        return f"[{','.join(map(_canonical, node))}]"
-    return repr(node)
+class _Canonical:
+    """Writes parse trees as a text that leaves out docstrings, and what is empty, since versions of Python differ in
+    that. attributes: the names of all that were in the trees."""
+
+    def __init__(self) -> None:
+        self.attributes: set[str] = set()
+
+    def text(self, node: Any) -> str:
+        kind = type(node)
+        if kind is list:
+            return f"[{','.join(map(self.text, node))}]"
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        if isinstance(node, ast.JoinedStr):
+            node = ast.JoinedStr(_joined(node.values))
+        elif isinstance(node, ast.Attribute):
+            self.attributes.add(node.attr)
+        parts = []
+        for name in _parts_of(kind):  # type: ignore[arg-type]
+            value: Any = getattr(node, name, None)
+            if name == "body" and kind in DOCUMENTED:
+                value = _without_strings(value)
+            if (value is not None and value != []) or (kind is ast.Constant and name == "value"):
+                parts.append(f"{name}={self.text(value)}")
+        return f"{kind.__name__}({','.join(parts)})"
+
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@cache
+def _parts_of(kind: type[ast.AST]) -> list[str]:
+    """In an order of their own. Whether a name is read or written follows from where it stands."""
+    return sorted(name for name in kind._fields if name != "ctx")
 
 
 def _joined(values: list[ast.expr]) -> list[ast.expr]:

@@ -27,7 +27,8 @@ PREDICTIONS = Table(
 METRICS = Table(
     name="metrics",
     file=f"{LEARNER_FOLDER}/metrics.csv",
-    made_by="`evaluate.metrics.evaluate`; variances by `evaluate.clustered`, intervals by `evaluate.intervals`",
+    made_by=f"`evaluate.metrics.evaluate`; variances by `evaluate.clustered.Components`, of {MEAN} by "
+    "`evaluate.clustered.influence_covariance`; intervals by `evaluate.intervals`",
     shown=True,
     row="a metric of a finding on a split, with one kind of interval",
     columns=(

@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from cxrscale.data.splits import combine_split
-from cxrscale.explain.heads import has_exact_cam
 from cxrscale.explain.settings import CamMethod
 from cxrscale.store.reader import StoreReader
 from cxrscale.train.augmentation import image_keys
 from cxrscale.train.learner import Learner
 from cxrscale.train.loader import decoded_batches
-from cxrscale.train.models import feature_map
+from cxrscale.train.models import feature_map, has_exact_cam
 
 #: Pixels computed at once, a matter of memory alone.
 PIXELS = 8 * 512**2
@@ -118,20 +117,16 @@ def _by_gradient(model: nn.Module, x: torch.Tensor, findings: Sequence[int], met
 
 
 def maps_of_pairs(
-    learner: Learner,
-    model: nn.Module,
-    store: StoreReader,
-    pairs: pd.DataFrame,
-    method: CamMethod = "auto",
+    learner: Learner, store: StoreReader, pairs: pd.DataFrame, method: CamMethod = "auto"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The picture, uint8 (height_px, width_px), and the map, float32 (rows, columns), of each pair of an image and a
-    finding, in order. model: the learner's network; pairs: the columns finding and image_id."""
-    device = next(model.parameters()).device
+    finding, in order. pairs: the columns finding and image_id."""
     at_once = max(1, PIXELS // max(1, store.shape[0] * store.shape[1]))
     rows = store.rows(list(pairs["image_id"]))
-    places = [list(learner.findings).index(finding) for finding in pairs["finding"]]
+    places = [learner.findings.index(finding) for finding in pairs["finding"]]
     starts = range(0, len(rows), at_once)
     batches = decoded_batches(store, [rows[i : i + at_once] for i in starts], workers=0)
     for start, pixels in zip(starts, batches, strict=True):
-        maps = class_activation_maps(model, learner.prepared(pixels, device), places[start : start + at_once], method)
+        x, findings = learner.prepared(pixels), places[start : start + at_once]
+        maps = class_activation_maps(learner.network, x, findings, method)
         yield from zip(pixels[:, 0].numpy(), maps, strict=True)

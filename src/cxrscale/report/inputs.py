@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from cxrscale.common import accepted
+from cxrscale.common.accepted import ACCEPTED_CHANGES, Accepted
 from cxrscale.common.places import LEARNER_KEY
 from cxrscale.common.rows import MEAN, MEAN_LABEL
 from cxrscale.data.boxes import read_boxes
@@ -61,7 +63,8 @@ class Results:
     learners: one row a learner, KEY. tables: those that declare themselves shown (`tables.Table`), by name; one that
     the study does not have is absent. targets: fold -> targets. costs: a row a learner, its KEY and what its cost.json
     holds. field_maps: (model, resolution_px) -> state -> map, averaged over folds and seeds. activation: one fold and
-    seed. planted: of a synthetic data set, else None. boxes: None without boxes.
+    seed. planted: of a synthetic data set, else None. boxes: None without boxes. accepted: changes of code that were
+    accepted as changing no result.
     """
 
     learners: pd.DataFrame
@@ -72,6 +75,7 @@ class Results:
     activation: Sequence[ActivationMaps]
     planted: pd.DataFrame | None = None
     boxes: pd.DataFrame | None = None
+    accepted: Sequence[Accepted] = ()
 
     @classmethod
     def read(
@@ -89,6 +93,7 @@ class Results:
             activation=_activation(study),
             planted=pd.read_csv(planted, dtype={"finding": str}) if planted else None,
             boxes=read_boxes(boxes, reading) if boxes else None,
+            accepted=accepted.read(path for _, path in study.paths(ACCEPTED_CHANGES.name)),
         )
 
     def __getitem__(self, name: str) -> pd.DataFrame:

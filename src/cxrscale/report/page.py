@@ -1,7 +1,8 @@
 """The report: one page that leads with the answer, a summary for the terminal, and a local page with pictures.
 
 What a section says, shows and draws is decided in its module, from frames and plain settings; their order here; how
-they look, in templates/. Neither Snakemake nor the study's configuration is known here.
+they look, in templates/. A table is read by its name, `results["metrics"]`: docs/contracts.md says under that name what
+each column means and which function makes it. Neither Snakemake nor the study's configuration is known here.
 """
 
 from collections.abc import Callable, Sequence

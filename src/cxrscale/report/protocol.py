@@ -67,6 +67,12 @@ def provenance_tables(results: Results) -> list[PageTable]:
     here = ", ".join(
         [f"python: {platform.python_version()}", *(f"{name}: {installed_version(name)}" for name in packages)]
     )
+    accepted: list[list[Cell | str]] = [list(change) for change in results.accepted]
+    changes = PageTable(
+        f"Changes of code that were examined and found not to change results: {len(accepted)}. Results of these stages "
+        f"stay filed under the digest of the code that they are the same as.",
+        ["Stage", "Code now", "Same as", "Accepted (UTC)", "Because"], accepted,
+    )  # fmt: skip
     versions: list[list[Cell | str]] = [["learners", v] for v in dict.fromkeys(made_with)]
     return [
         PageTable("Versions.", ["Made by", "With"], [*versions, ["this report", here]]),
@@ -76,4 +82,5 @@ def provenance_tables(results: Results) -> list[PageTable]:
             ["Model", "Resolution", "Learner", "Digest of code and data"],
             rows,
         ),
+        *([changes] if accepted else []),
     ]

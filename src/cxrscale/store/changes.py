@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrscale.common import tables
-from cxrscale.common.errors import StudyError
+from cxrscale.common.atomic import is_there
+from cxrscale.common.errors import StudyError, may_pass
 from cxrscale.common.provenance import file_digest
 from cxrscale.store.contracts import QUARANTINE
 from cxrscale.store.pixels import UnreadableImageError, decode_native
@@ -44,6 +45,8 @@ def record_of(shard_path: Path) -> pd.DataFrame:
     try:
         table = pq.read_table(shard_path, columns=list(columns), page_checksum_verification=True)
     except (OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise
         raise damaged(shard_path, str(error)) from error
     return table.to_pandas().rename(columns=columns)
 
@@ -94,7 +97,7 @@ def _changes_of(
                 note(f"was {left_out['path'][image_id]} in the csv files and {reason}")
         elif image_id not in made.index:
             note("is new in the csv files")
-        elif not file.is_file():
+        elif not is_there(file):
             note("is gone; the store keeps it", stale=path != made["path"][image_id])
         elif path != made["path"][image_id]:
             note(f"was {made['path'][image_id]} in the csv files")
@@ -118,7 +121,7 @@ def set_aside(store: Path, files: Sequence[Path]) -> Path:
     target = store / "superseded" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     indexes = {file.parent / INDEX_FILE for file in files}
     for file in [*files, *sorted(indexes)]:
-        if file.is_file():
+        if is_there(file):
             new = target / file.relative_to(store)
             new.parent.mkdir(parents=True, exist_ok=True)
             file.replace(new)

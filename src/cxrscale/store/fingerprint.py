@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from cxrscale.common import tables
-from cxrscale.common.errors import StudyError
+from cxrscale.common.atomic import is_there
+from cxrscale.common.errors import StudyError, may_pass
 from cxrscale.common.notes import examples
 from cxrscale.common.provenance import file_digest
 from cxrscale.store.contracts import FINGERPRINT
@@ -37,7 +38,9 @@ def fingerprint(images: pd.DataFrame, root: Path) -> pd.DataFrame:
 def _sha256(path: Path) -> str | None:
     try:
         return file_digest(path)
-    except OSError:
+    except OSError as error:
+        if may_pass(error):
+            raise
         return None
 
 
@@ -57,7 +60,7 @@ def check_fingerprint(store: Path, root: Path) -> None:
     A store without a fingerprint, which has ingested nothing, passes.
     """
     path = store / FINGERPRINT_FILE
-    if not path.is_file():
+    if not is_there(path):
         return
     recorded = tables.read(FINGERPRINT, path)
     others = changed(recorded, root)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cxrscale.common import tables
-from cxrscale.common.errors import StudyError
+from cxrscale.common.errors import StudyError, may_pass
 from cxrscale.store.contracts import INDEX
 from cxrscale.store.pixels import decode, decode_into
 from cxrscale.store.shards import damaged, shard_name
@@ -87,6 +87,8 @@ class StoreReader:
                 with self._path(shard).open("rb") as handle:
                     self._mapped[shard] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and may_pass(error):
+                    raise
                 raise damaged(self._path(shard), str(error)) from error
         return self._mapped[shard]
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from cxrscale.common import tables
 from cxrscale.common.atomic import replacing
-from cxrscale.common.errors import StudyError
+from cxrscale.common.errors import StudyError, may_pass
 from cxrscale.store.contracts import INDEX, QUARANTINE
 from cxrscale.store.pixels import UnreadableImageError, decode_native, downscale, encode, inner_size, to_square
 from cxrscale.store.quarantine import named_files_absent
@@ -124,12 +124,20 @@ def ingest_shard(
 
 
 def read_native(path: Path) -> bytes:
-    """The bytes of a native file. Raises UnreadableImageError if it is absent or cannot be read."""
+    """The bytes of a native file.
+
+    Raises UnreadableImageError if it is absent or no file, StudyError if reading fails, which may pass.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError:
         raise UnreadableImageError("is absent") from None
     except OSError as error:
+        if may_pass(error):
+            raise StudyError(
+                f"{path}: cannot be read: {error.strerror}. No image is left out for that. Run again; if it stays so, "
+                f"repair the file or its permissions, or delete it: an absent file is left out."
+            ) from error
         raise UnreadableImageError(f"cannot be read: {error.strerror}") from None
 
 
@@ -170,7 +178,7 @@ def downscale_shard(base_path: Path, shard_paths: Mapping[int, Path], filter_: F
 def read_shard(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a shard, a row group in memory at a time; every page is held against its checksum.
 
-    Raises StudyError if the file is absent or damaged.
+    Raises StudyError if the file is absent or damaged, OSError if it could not be read this time.
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
@@ -179,6 +187,8 @@ def read_shard(path: Path) -> Iterator[dict[str, Any]]:
         for batch in file.iter_batches(batch_size=ROW_GROUP_IMAGES):
             yield from batch.to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise
         raise damaged(path, str(error)) from error
 
 

@@ -14,6 +14,9 @@ from cxrscale.common.provenance import file_digest
 from cxrscale.store.contracts import INDEX
 from cxrscale.store.shards import shard_name
 
+#: Runs jobs and makes no value of a result; raised when a fix here changes results (docs/reruns.md).
+RESULT_VERSION = 1
+
 logger = logging.getLogger(__name__)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cxrscale.common import tables
+from cxrscale.common.atomic import is_there
 from cxrscale.common.errors import StudyError
 from cxrscale.store.changes import set_aside
 from cxrscale.store.contracts import INDEX, QUARANTINE
@@ -41,7 +42,7 @@ def verify(store: Path, workers: int = 1, progress: bool = False) -> list[Proble
     shards = [path for folder in folders for path in sorted(folder.glob("shard-*.parquet"))]
     if not shards:
         raise StudyError(f"{store}: holds no shard in base/ or a resolution's folder; expected results/stores/<store>.")
-    indexes = {f: tables.read(INDEX, f / INDEX_FILE) for f in folders if (f / INDEX_FILE).is_file()}
+    indexes = {f: tables.read(INDEX, f / INDEX_FILE) for f in folders if is_there(f / INDEX_FILE)}
     with ThreadPoolExecutor(workers) as pool:  # decoding releases the interpreter
         checked = pool.map(lambda path: _check_shard(path, indexes.get(path.parent)), shards)
         results = list(tqdm(checked, total=len(shards), unit="shard", disable=not progress))
@@ -98,7 +99,7 @@ def _check_sets(
 ) -> Iterator[Problem]:
     numbers = {path.name for path in shards}
     quarantine = store / "base/quarantine.csv"
-    left_out = set(tables.read(QUARANTINE, quarantine)["image_id"]) if quarantine.is_file() else set()
+    left_out = set(tables.read(QUARANTINE, quarantine)["image_id"]) if is_there(quarantine) else set()
     for folder in folders:
         if not any(path.parent == folder for path in shards):
             continue

@@ -1,6 +1,7 @@
-"""The tables of stage train."""
+"""The table and the records of stage train."""
 
 from cxrscale.common.places import LEARNER_FOLDER
+from cxrscale.common.records import Record
 from cxrscale.common.tables import Column, Table
 
 HISTORY = Table(
@@ -20,4 +21,70 @@ HISTORY = Table(
         Column("loader_wait_fraction", "float64", "share of the seconds that training waited for pictures"),
     ),
     key=("epoch",),
+)
+
+LEARNER = Record(
+    name="learner",
+    file=f"{LEARNER_FOLDER}/learner.json",
+    of="what a learner is: all that is needed to use its weights",
+    made_by="`train.learner`",
+    remedy="Train the learner again.",
+    fields=(
+        Column("model", "text", "the network's name in timm"),
+        Column("findings", "list of text", "of its logits, in order"),
+        Column("resolution_px", "int64", "side of its input, in pixels"),
+        Column("seed", "int64", "of its training"),
+        Column("mean", "float64", "taken off the grey value, of the range 0 to 1"),
+        Column("standard_deviation", "float64", "the grey value is then divided by it"),
+        Column("geometry", "text", "how pictures were made square: stretch | pad (`store.geometry`)"),
+        Column("native_at_least_px", "int64", "images of smaller native files are left out; 0: none"),
+        Column("precision", "text", "of a GPU's arithmetic: bfloat16 (autocast) | float32; a CPU computes in float32"),
+        Column("normalisation", "text", "how batch statistics were taken (`training.normalisation`)"),
+        Column("norm_group_images", "int64", "images that batch statistics were taken over"),
+        Column("digest", "text", "names all that its weights depend on; its folder in `kept/`"),
+        Column("origin.code", "text", "digest of the code that ended its training"),
+        Column("origin.store", "text", "name of the image store: data set and digest of the store's settings"),
+        Column("origin.index", "text", "SHA-256 of the store's index at this resolution"),
+        Column("origin.targets", "text", "SHA-256 of the fold's targets"),
+        Column("origin.initial_weights", "text", "SHA-256 of the initial weights", null="random weights"),
+    ),
+)
+
+COST = Record(
+    name="cost",
+    file=f"{LEARNER_FOLDER}/cost.json",
+    of="what a training cost and how it ran",
+    made_by="`train.record.cost_of`",
+    remedy="Train the learner again.",
+    fields=(
+        Column("seconds", "float64", "of updates and validation, over all attempts"),
+        Column("gpu_seconds", "float64", "seconds times GPUs", null="on a CPU"),
+        Column("energy_j", "float64", "of the GPUs, in joules, over all attempts", null="not measured"),
+        Column("images", "int64", "trained on, over all attempts"),
+        Column("images_per_second", "float64", "images divided by seconds"),
+        Column("loader_wait_s", "float64", "of the seconds, waiting for pictures"),
+        Column("peak_memory_mb", "float64", "in MiB: of the GPU, on a CPU of the process"),
+        Column("device", "text", "name of the GPU, or cpu"),
+        Column("devices", "int64", "processes that trained together"),
+        Column("micro_batch_images", "int64", "computed at once"),
+        Column("activation_checkpointing", "bool", "whether activations were computed again"),
+        Column("channels_last", "bool", "memory format: channels last, else contiguous"),
+        Column("threads", "int64", "of torch, each process"),
+        Column("interruptions", "int64", "how often it was asked to stop within an epoch"),
+        Column("best_epoch", "int64", "whose weights were kept, from 1"),
+        Column("epochs", "int64", "trained"),
+        Column("converged", "bool", "the best epoch lies before the last tenth of the budget"),
+        Column("best_validation_auroc", "float64", "mean over findings", null="no finding has both classes"),
+        Column("train_images", "int64", "of the split train"),
+        Column("versions.python", "text", "that trained it"),
+        Column("versions.torch", "text", "the same"),
+        Column("versions.numpy", "text", "the same"),
+        Column("identity.settings", "mapping", "all settings of the training, overrides included"),
+        Column("identity.model", "text", "the network's name in timm"),
+        Column("identity.resolution_px", "int64", "side of the input, in pixels"),
+        Column("identity.seed", "int64", "of the training"),
+        Column("identity.micro_batch_images", "int64", "over which batch statistics were taken", null="not over those"),
+        Column("identity.code", "text", "digest of the code under which the learner is filed"),
+        Column("identity.inputs", "text", "digest of code, targets, images and initial weights"),
+    ),
 )

@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from cxrscale.common.atomic import replacing, write_text
+from cxrscale.common.atomic import is_there, replacing, write_text
 from cxrscale.common.errors import StudyError
 from cxrscale.common.provenance import file_digest
 
@@ -27,7 +27,7 @@ def fetch(model: str, timm_tag: str | None, file: Path | None, sha256: str | Non
     Raises StudyError if the tag is unknown, the download or file fails or the checksum differs.
     """
     recorded = output.with_name(f"{output.name}.sha256")
-    expected = sha256 or (recorded.read_text().split()[0] if recorded.is_file() else None)
+    expected = sha256 or (recorded.read_text().split()[0] if is_there(recorded) else None)
     with replacing(output) as temporary:
         if file is not None:
             _copy(file, temporary)

@@ -9,13 +9,19 @@ Workers decode straight into memory that they share with this process. It is use
 batch that lay in it; a batch that is kept stays as it is.
 """
 
+import contextlib
 import multiprocessing
-import shutil
+import os
+import re
+import signal
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from multiprocessing import resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +32,14 @@ from cxrscale.common.errors import StudyError
 from cxrscale.data.contracts import TARGETS
 from cxrscale.store.reader import StoreReader
 from cxrscale.train.augmentation import Augmentation, augment, image_keys, normalise, warp_normalised
+from cxrscale.train.needs import (
+    LOAD_BYTES,
+    MORE_SHARED_MEMORY,
+    PREFETCH,
+    SHARED_MEMORY,
+    loads_in_use,
+    require_room,
+)
 
 __all__ = [
     "Augmentation",
@@ -38,13 +52,13 @@ __all__ = [
     "share_of_rank",
 ]
 
-#: Bytes of decoded grey below which batches travel from a worker together: a message costs what a small batch does.
-LOAD_BYTES = 8 << 20
+#: By which a user, a terminal or a scheduler asks a whole group of processes to stop. Workers never get them: the
+#: process that they load for decides, and needs their pictures until it has reached a state that can be kept.
+REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
-#: Loads that each worker prepares ahead.
-PREFETCH = 2
 
-SHARED_MEMORY = Path("/dev/shm")
+class WorkersEnded(StudyError):  # noqa: N818
+    """Workers ended that should not have: somebody killed them, or their memory did not suffice."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +199,7 @@ def decoded_batches(
     to pinned memory, for a GPU.
     Yields uint8 (image, 1, height_px, width_px) or, with an augmentation, float32 of that shape: flipped, rotated
     (as `cxrscale.train.augmentation.augment`, with grey rounded to whole levels) and normalised.
-    Raises StudyError if a picture is damaged or there is too little shared memory.
+    Raises StudyError if a picture is damaged or there is too little shared memory, WorkersEnded if workers are killed.
     """
     if not len(batches):
         return
@@ -193,8 +207,7 @@ def decoded_batches(
     loads = _loads([len(rows) for rows in batches], height * width)
     images = max(sum(len(batches[b]) for b in load) for load in loads)
     dtype = torch.uint8 if augmentation is None else torch.float32
-    # In use at once: what workers prepare, what has just come, and what the caller holds until it takes the next.
-    slots = _allocate((workers * PREFETCH + 2, images, 1, height, width), dtype, shared=workers > 0)
+    slots = _allocate((loads_in_use(workers), images, 1, height, width), dtype, shared=workers > 0)
     rows = [np.concatenate([batches[b] for b in load]) for load in loads]
     issued, free = deque[int | None](), list(range(len(slots)))
 
@@ -205,21 +218,24 @@ def decoded_batches(
 
     context = None
     if workers:
-        context = multiprocessing.get_context("forkserver")
+        context = _Workers()
         context.set_forkserver_preload([__name__])  # workers start with everything imported
     loader = DataLoader(
         _Loads(store, rows, slots, augmentation),
         batch_size=None,
         sampler=_Once(tasks()),
         num_workers=workers,
-        worker_init_fn=None if augmentation is None else _one_thread,
+        worker_init_fn=_start_worker,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=context,
         # Its own: each new loader draws a number, and a resumed epoch starts one loader more.
         generator=torch.Generator(),
     )
     memory = slots.numpy()
-    for load, loaded in zip(loads, loader, strict=True):
+    with _requests_blocked():
+        prepared = iter(loader)  # starts the workers
+    for load in loads:
+        loaded = _next_of(prepared)
         slot = issued.popleft()
         n_images = sum(len(batches[b]) for b in load)
         if slot is not None:
@@ -232,11 +248,54 @@ def decoded_batches(
         del loaded, part
 
 
-def _one_thread(_: int) -> None:
+def _next_of(prepared: Iterator[Any]) -> Any:
+    try:
+        return next(prepared)
+    except RuntimeError as error:
+        if not re.search(r"DataLoader worker .*(exited unexpectedly|is killed by signal)", str(error)):
+            raise  # of the code that a worker runs
+        raise WorkersEnded(
+            f"{error}: processes that load pictures were killed. If memory was short, lower training.workers, or give "
+            "the job more."
+        ) from error
+
+
+class _Worker(ForkServerProcess):
+    def terminate(self) -> None:
+        self.kill()  # SIGTERM is blocked
+
+
+class _Workers(ForkServerContext):
+    Process = _Worker
+
+
+@contextlib.contextmanager
+def _requests_blocked() -> Iterator[None]:
+    """Have processes that are started meanwhile, and all that those start, never get a request to stop."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
+    try:
+        resource_tracker.ensure_running()  # lets SIGTERM and SIGINT through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(_: int) -> None:
     """A worker is one core: torch keeps to one thread in a worker by itself, OpenCV does not."""
     import cv2
 
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_trainer, daemon=True).start()
+
+
+def _end_with_trainer() -> None:
+    """End this worker with the process that it loads for, however that ends: a server of multiprocessing is the parent,
+    which stays as long as any worker does."""
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None  # of a worker
+    trainer.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _loads(lengths: Sequence[int], picture_bytes: int) -> list[list[int]]:
@@ -257,11 +316,8 @@ def _allocate(shape: tuple[int, ...], dtype: torch.dtype, shared: bool) -> torch
     if not shared:
         return torch.empty(shape, dtype=dtype)
     needed = int(np.prod(shape)) * dtype.itemsize
-    if SHARED_MEMORY.is_dir() and (left := shutil.disk_usage(SHARED_MEMORY).free) < needed:
-        raise StudyError(
-            f"{SHARED_MEMORY}: loading takes {needed / 2**20:.0f} MiB there; it has {left / 2**20:.0f} free. "
-            f"Give it more (docker run --shm-size), or lower training.workers or training.micro_batch_images."
-        )
+    if SHARED_MEMORY.is_dir():
+        require_room(SHARED_MEMORY, needed, "loading", MORE_SHARED_MEMORY)
     return torch.empty(0, dtype=dtype).set_(torch.UntypedStorage._new_shared(needed)).view(shape)
 
 

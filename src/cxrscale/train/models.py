@@ -1,16 +1,16 @@
 """Networks: timm models with one grey input channel and one output a finding."""
 
-from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from cxrscale.common.errors import StudyError
-from cxrscale.train.normalisation import step_statistics
 
 Initial = Literal["random", "pretrained"]
 
@@ -18,15 +18,18 @@ Initial = Literal["random", "pretrained"]
 def build_model(name: str, n_findings: int, seed: int, weights: str | Path | None = None) -> nn.Module:
     """A timm model for grey pictures: input float32 (image, 1, height_px, width_px), output logits (image, finding).
 
+    Logits are float32 within autocast too, and float32 operations of this process are exact from now on (no TF32).
+    Dropout and stochastic depth are off.
     weights: a state dict of the ImageNet model (.safetensors or .pth): its first convolution is summed over RGB, its
     classifier is dropped; None: random weights. The classifier is always random, fixed by `seed`.
     Raises StudyError if the model is unknown or the weights do not fit it.
     """
+    _forbid_tf32()
     torch.manual_seed(seed)
     try:
         random = timm.create_model(name, pretrained=False, in_chans=1, num_classes=n_findings)
         if weights is None:
-            return random
+            return _with_float32_head(_without_random_layers(random))
         overlay = {"file": str(weights)}
         torch.manual_seed(seed)
         model = timm.create_model(
@@ -36,6 +39,42 @@ def build_model(name: str, n_findings: int, seed: int, weights: str | Path | Non
         what = f"{name} with {weights}" if weights else name
         raise StudyError(f"models: {what} cannot be made: {error}") from error
     _check_loaded(model, random, name, weights)
+    return _with_float32_head(_without_random_layers(model))
+
+
+def _forbid_tf32() -> None:
+    """Let float32 be float32 on a GPU. torch allows TF32, with 10 bits of mantissa, in cuDNN's convolutions."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _without_random_layers(model: nn.Module) -> nn.Module:
+    """Switch off dropout and stochastic depth, which some models have by default: what they draw would depend on the
+    micro-batch and on the number of processes."""
+    for module in model.modules():
+        for rate in ("p", "drop_prob", "drop_rate"):
+            if isinstance(getattr(module, rate, None), float) and (rate != "p" or isinstance(module, _DropoutNd)):
+                setattr(module, rate, 0.0)
+    return model
+
+
+class _Float32Head:
+    """Before a timm model in its bases: pooling and classifier compute in float32, whatever autocast says.
+
+    In bfloat16 logits would keep 8 bits: of many thousand images only some hundred would differ.
+    """
+
+    def forward_head(self, x: Any, *given: Any, **named: Any) -> torch.Tensor:
+        parts = [x] if isinstance(x, torch.Tensor) else x  # some models have several branches
+        device = parts[0].device.type  # "meta" knows no autocast
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            parts = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts]
+            return super().forward_head(parts[0] if isinstance(x, torch.Tensor) else parts, *given, **named)  # type: ignore[misc]
+
+
+def _with_float32_head(model: nn.Module) -> nn.Module:
+    kind = type(model)
+    model.__class__ = type(kind.__name__, (_Float32Head, kind), {})
     return model
 
 
@@ -68,26 +107,15 @@ def feature_map(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return features
 
 
+def has_exact_cam(model: nn.Module) -> bool:
+    """Whether the logits are a linear map of globally averaged features, so that the exact map exists."""
+    pool = getattr(model, "global_pool", None)
+    kind = getattr(pool, "pool_type", None)
+    classifier = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
+    # A head with layers between pooling and classifier (MobileNetV3) takes more inputs than there are feature maps.
+    return kind == "avg" and isinstance(classifier, nn.Linear) and classifier.in_features == model.num_features
+
+
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the state dict as safetensors: tensors only, no code, the same bytes for the same weights."""
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, path)
-
-
-def calibrate_batch_norm(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
-    """Set the running statistics of all batch normalisations to the mean over `batches`; weights stay as they are.
-
-    batches: float32 (image, 1, height_px, width_px), normalised as in training. Returns the model in evaluation mode.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over batches
-    model.train()
-    with torch.no_grad():
-        for batch in batches:
-            model(batch)
-            step_statistics(model)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return model.eval()

@@ -3,60 +3,138 @@
 A micro-batch of 1 at 2048 px and of 50 at 256 px would be two different networks. With statistics over fixed groups of
 images the resolution is the only thing that differs ("ghost batch normalisation", Hoffer et al. 2017,
 arXiv:1705.08741), whatever the micro-batch, the number of processes and whether activations are recomputed.
+
+Training uses batch statistics alone and leaves the running ones as they are: `train/statistics.py` takes those.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d, convert_sync_batchnorm
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cxrscale.common.errors import StudyError
 from cxrscale.train.settings import Normalisation
 
-_counting = True
+
+@dataclass
+class Division:
+    """How what is computed at once is divided into groups; all layers of a network share one.
+
+    group_images: images of a group; None: all that come at once. images: that came at once; None: nothing came yet.
+    """
+
+    group_images: int | None
+    images: int | None = None
+
+    def __call__(self, model: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        """Note the images before a forward pass: some layers see one row an image, others one a token."""
+        self.images = len(given[0])
+
+    def rows(self, x: torch.Tensor) -> int:
+        """Rows of x, (row, channel, ...), that make a group. All rows of an image are consecutive."""
+        if self.group_images is None:
+            return len(x)
+        if not self.images or len(x) % self.images:
+            raise RuntimeError(f"{len(x)} rows of {self.images} images: call the network, not a part of it")
+        return len(x) // self.images * self.group_images
 
 
-@contextlib.contextmanager
-def holding_statistics() -> Iterator[None]:
-    """Within, forward passes leave running statistics alone: in a backward pass that computes activations again."""
-    global _counting
-    before, _counting = _counting, False
-    try:
-        yield
-    finally:
-        _counting = before
+#: Kinds of device on which all groups are normalised at once, by `AllGroups`: where it was measured to be faster than
+#: torch's kernel once a group (`benchmarks/costs.py`). On a CPU it takes twice as long; no GPU was measured.
+AT_ONCE = {"cpu": False, "cuda": False}
+
+
+class AllGroups(torch.autograd.Function):
+    """Batch normalisation of all groups in one step, in as many operations as for one group.
+
+    Keeps for the backward pass what torch's own does: the input, and mean and inverse deviation of each group, float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, rows: int, eps: float) -> Any:
+        """x: (row, channel, ...), rows of them a group. Returns a tensor of x's shape, dtype and memory format."""
+        values, shape, over = _by_group(x, rows)
+        variance, mean = torch.var_mean(values.float(), over, correction=0)  # (group, channel)
+        inverse = torch.rsqrt(variance + eps)
+        scale = inverse * weight
+        shift = torch.addcmul(bias, mean, scale, value=-1)
+        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.rows = rows
+        out = torch.empty_like(x)  # no view: an activation in place follows
+        torch.addcmul(shift.view(shape), values, scale.view(shape), out=_by_group(out, rows, _is_channels_last(x))[0])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        x, weight, mean, inverse = ctx.saved_tensors
+        values, shape, over = _by_group(x, ctx.rows)
+        if _is_channels_last(x):
+            gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        else:
+            gradient = gradients[0].contiguous()
+        given = _by_group(gradient, ctx.rows, _is_channels_last(x))[0].float()
+        n = values.numel() // mean.numel()
+        normed = (values - mean.view(shape)).mul_(inverse.view(shape))
+        of_bias, of_weight = given.sum(over), (given * normed).sum(over)  # (group, channel)
+        scale = inverse * weight
+        normed.mul_((of_weight * scale / -n).view(shape)).add_((of_bias * scale / -n).view(shape))
+        return _as_before(normed.addcmul_(given, scale.view(shape)), x), of_weight.sum(0), of_bias.sum(0), None, None
+
+
+def _is_channels_last(x: torch.Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _by_group(
+    x: torch.Tensor, rows: int, channels_last: bool | None = None
+) -> tuple[torch.Tensor, tuple[int, ...], tuple[int, ...]]:
+    """x as (group, row * place, channel) where channels come last, else as (group, row, channel, place); the shape in
+    which what each group and channel has one of goes with it; the dimensions that a group's statistics go over."""
+    channels, groups = x.shape[1], len(x) // rows
+    if _is_channels_last(x) if channels_last is None else channels_last:
+        return x.permute(0, 2, 3, 1).reshape(groups, -1, channels), (groups, 1, channels), (1,)
+    return x.reshape(groups, rows, channels, -1), (groups, 1, channels, 1), (1, 3)
+
+
+def _as_before(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Back from `_by_group` to the shape, dtype and memory format of x."""
+    if _is_channels_last(x):
+        values = values.view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
+    return values.reshape(x.shape).to(x.dtype)
 
 
 class _Grouped:
-    """What both kinds share. The sums of the groups' means and variances wait for `step_statistics`."""
+    """What all kinds share."""
 
-    group_images: int | None  # None: all images that come at once
+    division: Division
     frozen: bool
-    sums: torch.Tensor  # float32 (2, channel + 1): means, unbiased variances; in the last column the number of groups
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         norm: Any = self
         if self.frozen or not norm.training:
             return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-        groups = x.split(self.group_images or len(x))
-        # With momentum 1, torch's "running" statistics are those of the group.
-        found = torch.zeros(2, len(groups), x.shape[1], device=x.device)
-        done = [
-            F.batch_norm(group, found[0, i], found[1, i], norm.weight, norm.bias, True, 1.0, norm.eps)
-            for i, group in enumerate(groups)
-        ]
-        if _counting:
-            self.sums[:, :-1] += found.sum(dim=1)
-            self.sums[:, -1] += len(groups)
-        return done[0] if len(done) == 1 else torch.cat(done)
+        rows = self.division.rows(x)
+        if AT_ONCE.get(x.device.type) and norm.affine and not len(x) % rows:
+            done: torch.Tensor = AllGroups.apply(x, norm.weight, norm.bias, rows, norm.eps)
+            return done
+        groups = x.split(rows)
+        parts = [F.batch_norm(group, None, None, norm.weight, norm.bias, True, 0.0, norm.eps) for group in groups]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class GroupedBatchNorm1d(_Grouped, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` over groups, also where each token of an image is a row."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.normalise(x)
 
 
 class GroupedBatchNorm2d(_Grouped, nn.BatchNorm2d):
-    """`nn.BatchNorm2d` over groups. In training, running statistics move at `step_statistics` only."""
+    """`nn.BatchNorm2d` over groups."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.normalise(x)
@@ -69,64 +147,43 @@ class GroupedBatchNormAct2d(_Grouped, BatchNormAct2d):
         return self.act(self.drop(self.normalise(x)))
 
 
+_GROUPED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: GroupedBatchNorm1d,
+    nn.BatchNorm2d: GroupedBatchNorm2d,
+    BatchNormAct2d: GroupedBatchNormAct2d,
+}
+
+
 def set_normalisation(model: nn.Module, kind: Normalisation, group_images: int = 0, processes: int = 1) -> nn.Module:
-    """Turn every 2-D batch normalisation of `model`, in place, into the kind asked for. Returns the model.
+    """Turn every batch normalisation of `model`, in place, into the kind asked for. Returns the model.
 
     group_images: for "groups". processes: how many train together; "synchronised" then needs GPUs, since torch's own
-    synchronised normalisation refuses tensors of a CPU. Raises StudyError if the model has none to turn.
+    synchronised normalisation refuses tensors of a CPU. Raises StudyError if the model has none to turn, or a layer
+    whose statistics would depend on the micro-batch.
     """
-    found = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    if not found and kind in ("frozen", "synchronised"):
+    norms = [m for m in model.modules() if keeps_statistics(m)]
+    if not norms and kind in ("frozen", "synchronised"):
         raise StudyError(f"training.normalisation: {kind}, but {type(model).__name__} has no batch normalisation.")
+    foreign = sorted({type(m).__name__ for m in norms if type(m) not in _GROUPED})
+    if foreign:
+        known = ", ".join(sorted(k.__name__ for k in _GROUPED))
+        raise StudyError(
+            f"training.normalisation: {type(model).__name__} has layers {', '.join(foreign)}, whose statistics would "
+            f"depend on the micro-batch; expected {known}. Leave the model out of the study (models)."
+        )
     if kind == "synchronised" and processes > 1:
         return convert_sync_batchnorm(model)
-    _convert(model, group_images if kind == "groups" else None, kind == "frozen")
+    division = Division(group_images if kind == "groups" else None)
+    for norm in norms:
+        norm.__class__ = _GROUPED[type(norm)]
+        norm.division, norm.frozen = division, kind == "frozen"  # type: ignore[assignment]
+    model.register_forward_pre_hook(division)
     return model
 
 
-def _convert(model: nn.Module, group_images: int | None, frozen: bool) -> None:
-    children: list[tuple[str, Any]] = list(model.named_children())
-    for name, child in children:
-        if type(child) in (nn.BatchNorm2d, BatchNormAct2d):
-            kind = GroupedBatchNorm2d if type(child) is nn.BatchNorm2d else GroupedBatchNormAct2d
-            grouped = kind.__new__(kind)
-            grouped.__dict__ = child.__dict__ | {"group_images": group_images, "frozen": frozen}
-            # No part of the state dict: at the end of an update, when checkpoints are written, it is zero.
-            grouped.register_buffer("sums", torch.zeros(2, child.num_features + 1), persistent=False)
-            setattr(model, name, grouped)
-        else:
-            _convert(child, group_images, frozen)
-
-
-def discard_statistics(model: nn.Module) -> None:
-    """Forget the groups seen since the last step: of an update that was broken off."""
-    for module in model.modules():
-        if isinstance(module, _Grouped):
-            module.sums.zero_()
-
-
-@torch.no_grad()
-def step_statistics(model: nn.Module, add_up: Callable[[torch.Tensor], None] | None = None) -> None:
-    """Move the running statistics by the groups seen since the last step, as one average of them all.
-
-    n groups move them as far as n steps of the norm's momentum would, in no order: so neither the micro-batch nor the
-    number of processes matters. add_up: sums a tensor over all processes, in place.
-    """
-    norms: list[Any] = [m for m in model.modules() if isinstance(m, _Grouped) and not m.frozen]
-    if not norms:
-        return
-    together = torch.cat([norm.sums for norm in norms], dim=1)
-    if add_up is not None:
-        add_up(together)
-    totals = together.split([norm.sums.shape[1] for norm in norms], dim=1)
-    counts = torch.stack([total[0, -1] for total in totals]).tolist()
-    for norm, total, count in zip(norms, totals, counts, strict=True):
-        norm.sums.zero_()
-        if count:
-            norm.num_batches_tracked.add_(int(count))
-            if norm.momentum is None:  # a plain average, as torch has it
-                share = count / float(norm.num_batches_tracked)
-            else:
-                share = 1 - (1 - norm.momentum) ** count
-            norm.running_mean.lerp_(total[0, :-1] / count, share)
-            norm.running_var.lerp_(total[1, :-1] / count, share)
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a layer normalises by statistics of a batch in training and by running ones afterwards."""
+    if isinstance(module, FrozenBatchNormAct2d):  # never looks at a batch
+        return False
+    buffers = {name for name, _ in module.named_buffers(recurse=False)}  # by which other families' layers show
+    return isinstance(module, _BatchNorm) or bool(buffers & {"running_mean", "running_var"})

@@ -3,6 +3,8 @@
 import logging
 import platform
 import resource
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,16 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from cxrscale.common import atomic, tables
-from cxrscale.train.contracts import HISTORY
-from cxrscale.train.learner import LEARNER_RECORD, Learner
+from cxrscale.common import atomic, records, tables
+from cxrscale.train.contracts import COST, HISTORY, LEARNER
+from cxrscale.train.learner import WEIGHTS, LearnerRecord
 from cxrscale.train.micro_batch import MicroBatch
 from cxrscale.train.models import save_weights
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS, HISTORY_FILE, COST, EVENTS = "weights.safetensors", "history.csv", "cost.json", "tensorboard"
-OUTPUTS = (WEIGHTS, LEARNER_RECORD, HISTORY_FILE, COST)
+HISTORY_FILE, EVENTS = "history.csv", "tensorboard"
+OUTPUTS = (WEIGHTS, LEARNER.file_name, HISTORY_FILE, COST.file_name)
 
 
 def mean_auroc(logits: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
@@ -38,7 +40,7 @@ def mean_auroc(logits: np.ndarray, target: np.ndarray, mask: np.ndarray) -> floa
 
 @dataclass
 class TrainingState:
-    """Where a training is: everything beside weights, optimiser and random state that the next update depends on."""
+    """Where a training is: everything beside weights and optimiser that the next update depends on."""
 
     epoch: int = 0  # epochs finished
     update: int = 0  # updates done in the current epoch
@@ -52,10 +54,31 @@ class TrainingState:
     seconds: float = 0.0  # spent in updates and validation, over all attempts
     wait_s: float = 0.0  # of it, waiting for the loader
     images: int = 0  # trained on, over all attempts
-    energy_j: float | None = None  # of the GPUs, over all attempts
+    energy_j: float | None = 0.0  # of the GPUs, over all attempts; None once one could not be measured
     peak_memory_mb: float = 0.0
     interruptions: int = 0
-    micro_batch: Any = None  # what `MicroBatch` found
+
+    def waited_for(self, items: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The same items; the time that it takes to get each is counted as waiting."""
+        start = time.monotonic()
+        for item in items:
+            self.epoch_wait_s += time.monotonic() - start
+            yield item
+            start = time.monotonic()
+
+    def end_update(self, loss: float, images: int, seconds: float) -> None:
+        """Count an update."""
+        self.update, self.loss_sum = self.update + 1, self.loss_sum + loss
+        self.images, self.epoch_s = self.images + images, self.epoch_s + seconds
+
+    def keep_if_best(self, score: float, network: nn.Module) -> None:
+        """Keep the weights if no epoch before had so high a mean validation AUROC.
+
+        NaN (no finding with both classes) never beats, but the first epoch always counts.
+        """
+        if self.best_weights is None or score > self.best_auroc:
+            self.best_auroc, self.best_epoch = score, self.epoch + 1
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
 
     def end_epoch(
         self, updates: int, batch_images: int, validation_loss: float, validation_auroc: float, learning_rate: float
@@ -92,6 +115,16 @@ def write_events(folder: Path, row: dict[str, float]) -> None:
                 writer.add_scalar(key, value, epoch)
 
 
+def log_epoch(row: dict[str, float], epochs: int) -> None:
+    """Say what the row of an epoch says, of so many epochs."""
+    logger.info(
+        "epoch %d/%d  loss %.4f  validation loss %.4f  mean AUROC %.4f  %.1f images/s  loader wait %.0f %%  "
+        "%.0f s left",
+        row["epoch"], epochs, row["train_loss"], row["validation_loss"], row["validation_auroc"],
+        row["images_per_second"], 100 * row["loader_wait_fraction"], row["seconds"] * (epochs - row["epoch"]),
+    )  # fmt: skip
+
+
 def peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -99,14 +132,14 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def write_outputs(
-    folder: Path, learner: Learner, network: nn.Module, state: TrainingState, cost: dict[str, Any]
+    folder: Path, record: LearnerRecord, network: nn.Module, state: TrainingState, cost: dict[str, Any]
 ) -> None:
     """Write the best epoch's weights, which `network` holds, the learner's record, the history and what it cost."""
     with atomic.replacing(folder / WEIGHTS) as temporary:
         save_weights(network, temporary)
-    learner.write(folder / LEARNER_RECORD)
+    record.write(folder / LEARNER.file_name)
     tables.write(HISTORY, pd.DataFrame(state.history), folder / HISTORY_FILE, float_format=None)
-    atomic.write_json(folder / COST, cost)
+    records.write(COST, cost, folder / COST.file_name)
     logger.info(
         "best epoch %d of %d, mean validation AUROC %.4f, %.0f s", state.best_epoch, state.epoch, state.best_auroc,
         state.seconds,

@@ -41,6 +41,8 @@ class TrainingSettings(Section):
     """groups | frozen | synchronised | per_micro_batch, see docs/training.md"""
     norm_group_images: Count = 8
     """images over which batch statistics are taken, whatever the micro-batch; batch_images is a multiple of it"""
+    statistics_images: Count = 1024
+    """training images from which running statistics are taken before each validation, in whole batches"""
     optimiser: Literal["adam", "adamw"] = "adam"
     """adam (paper) | adamw"""
     learning_rate: Annotated[Real, Range(ge=1e-9, le=10)] = 5.0e-4
@@ -74,7 +76,7 @@ class TrainingSettings(Section):
     standard_deviation: Annotated[Real, Range(ge=1e-3, le=10)] = 0.226
     """of the grey range 0 to 1"""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """of a GPU, by autocast | float32; a CPU computes in float32"""
+    """of a GPU, by autocast; pooling and classifier in float32 | float32, without TF32; a CPU computes in float32"""
 
     def __post_init__(self) -> None:
         if self.normalisation == "groups" and self.batch_images % self.norm_group_images:
@@ -160,6 +162,10 @@ def _settings_of_learners(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _named(some: Any, model: str, resolution_px: int) -> bool:
+    return some.model in (None, model) and some.resolution_px in (None, int(resolution_px))
+
+
 @dataclass(frozen=True)
 class TrainingOverride(Section):
     """Settings of some learners, where they differ."""
@@ -178,7 +184,7 @@ class TrainingOverride(Section):
             raise ValueError("settings is empty; give the settings that differ, or remove the override")
 
     def names(self, model: str, resolution_px: int) -> bool:
-        return self.model in (None, model) and self.resolution_px in (None, int(resolution_px))
+        return _named(self, model, resolution_px)
 
     def described(self) -> str:
         """Whom it names, for messages."""
@@ -196,11 +202,32 @@ class OverriddenSettings(TrainingSettings):
 
 
 @dataclass(frozen=True)
+class GpusFor(Section):
+    """GPUs of some learners, where they differ."""
+
+    gpus: Count
+    """that train one learner together, on each node"""
+    model: str | None = None
+    """of which model; null: of every one"""
+    resolution_px: Pixels | None = None
+    """at which resolution; null: at every one"""
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.resolution_px is None:
+            raise ValueError("names neither model nor resolution_px; what holds for every learner is training.gpus")
+
+    def names(self, model: str, resolution_px: int) -> bool:
+        return _named(self, model, resolution_px)
+
+
+@dataclass(frozen=True)
 class ProcessSettings(RunSettings):
     """How a training runs, and in how many processes. This changes nothing that comes out, and reruns nothing."""
 
     gpus: Count = 1
     """that train one learner together, on each node"""
+    gpus_for: Annotated[list[GpusFor], Distinct] = field(default_factory=list)
+    """of some learners: [{resolution_px: 2048, gpus: 4}, {resolution_px: 1024, gpus: 2}]; the last that fits counts"""
     nodes: Count = 1
     """more than 1: on SLURM, started by srun"""
 

@@ -6,393 +6,331 @@ from its last checkpoint to the same result. How it runs (micro-batch, processes
 result by rounding alone.
 """
 
+import contextlib
 import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from cxrscale.common.devices import EnergyMeter
 from cxrscale.common.errors import StudyError
-from cxrscale.common.provenance import digest
-from cxrscale.common.settings import not_default
-from cxrscale.data.contracts import TARGETS
-from cxrscale.store.reader import StoreReader
+from cxrscale.common.sole_writer import SoleWriter
 from cxrscale.train import checkpoint
-from cxrscale.train.augmentation import Augmentation
-from cxrscale.train.distributed import Processes
-from cxrscale.train.interruption import Interrupted, StopRequest
-from cxrscale.train.learner import Learner
-from cxrscale.train.loader import augmented_batches, epoch_order, select_examples, share_of_rank
-from cxrscale.train.micro_batch import MicroBatch, unit_of, ways_of
-from cxrscale.train.models import build_model
-from cxrscale.train.normalisation import discard_statistics, holding_statistics, set_normalisation, step_statistics
-from cxrscale.train.optimisation import (
-    WeightEma,
-    learning_rate_at,
-    load_optimiser,
-    make_optimiser,
-    masked_loss,
-    pos_weight,
-    stops_early,
+from cxrscale.train.batches import Batch, Batches
+from cxrscale.train.distributed import AnotherFailed, Processes
+from cxrscale.train.interruption import TIME_LIMIT, Interrupted, StopRequest
+from cxrscale.train.loader import select_examples
+from cxrscale.train.needs import (
+    MORE_SHARED_MEMORY,
+    SHARED_MEMORY,
+    loader_bytes,
+    pixel_bytes,
+    require_room,
+    training_bytes,
 )
+from cxrscale.train.optimisation import learning_rate_at, masked_loss, stops_early
 from cxrscale.train.record import (
     EVENTS,
     OUTPUTS,
     TrainingState,
     cost_of,
+    log_epoch,
     mean_auroc,
     peak_memory_mb,
     write_events,
     write_outputs,
 )
-from cxrscale.train.settings import RunSettings, TrainingSettings
+from cxrscale.train.statistics import Sums, note_statistics, set_statistics
+from cxrscale.train.task import Task
+from cxrscale.train.update import Failed, TooLarge, Updater, Wishes
 
 logger = logging.getLogger(__name__)
 
+#: The file in a learner's folder that says which process trains it.
+LOCK = "training.lock"
 
-class _TooLarge(Exception):  # noqa: N818
-    """The GPU's memory did not suffice for an update; it may be tried again in smaller parts."""
+T = TypeVar("T")
 
 
-def train_learner(
-    *,
-    folder: Path,
-    model_name: str,
-    resolution_px: int,
-    seed: int,
-    settings: TrainingSettings,
-    run: RunSettings,
-    targets: pd.DataFrame,
-    store: StoreReader,
-    weights: Path | None,
-    inputs_digest: str,
-    processes: Processes,
-    progress: bool = False,
-) -> None:
-    """Train one learner and write OUTPUTS and tensorboard/ into `folder`.
+class _Unfinished(Exception):  # noqa: N818
+    """A validation was left, since the training was asked to stop; it is done when the training goes on."""
 
-    inputs_digest: names code, data and initial weights; with the settings it decides whether a checkpoint may be gone
-    on from. processes: all of them call this alike; the first writes. progress: show a bar on standard error.
-    Raises Interrupted after a stop signal, StudyError for what cannot be trained, FloatingPointError if the loss is
-    not finite.
+
+def train_learner(task: Task, processes: Processes) -> None:
+    """Train a learner, or bring it back if it was trained before: OUTPUTS and tensorboard/ in its folder.
+
+    processes: all of them call this alike; the first writes. Raises Interrupted after a stop signal, StudyError for
+    what cannot be trained and where another process trains the same one, FloatingPointError if the loss is not finite.
     """
-    identity = {
-        "settings": asdict(settings),
-        "model": model_name,
-        "resolution_px": resolution_px,
-        "seed": seed,
-        "inputs": inputs_digest,
-    }
-    if settings.normalisation == "per_micro_batch":
-        identity["micro_batch_images"] = run.micro_batch_images
-    # A setting that comes later changes no learner that exists.
-    name = digest(identity | {"settings": not_default(settings)})
-    folder.mkdir(parents=True, exist_ok=True)
-    if processes.total(float(processes.first and checkpoint.restore(folder, name, OUTPUTS))):
-        logger.info("this learner was trained before with the same settings, code and data; it was brought back.")
-        return
-    training = Training(
-        folder, model_name, resolution_px, seed, settings, run, targets, store, weights, processes, progress
-    )
-    training.checkpoint_to(folder / checkpoint.CHECKPOINT, name, identity)
-    training.epochs()
-    if processes.first:
-        training.model.load_state_dict(training.state.best_weights)
-        cost = cost_of(training.state, training.micro, settings.epochs, processes.world)
-        cost |= {"train_images": len(training.train), "identity": identity}
-        write_outputs(folder, training.learner, training.model, training.state, cost)
-        checkpoint.keep(folder, name, OUTPUTS)
-        (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
-    processes.total(0.0)  # none leaves before all is written
+    # Each has read settings, targets and index by itself.
+    processes.require_same("digest of settings, code and data", [int(task.digest, 16) >> 1])
+    task.folder.mkdir(parents=True, exist_ok=True)
+    writer = SoleWriter(task.folder / LOCK)
+    with contextlib.ExitStack() as held:
+
+        def restore() -> bool:
+            held.enter_context(writer)
+            return checkpoint.restore(task.folder, task.digest, OUTPUTS)
+
+        if processes.from_first(restore):
+            logger.info("this learner was trained before with the same settings, code and data; it was brought back.")
+            return
+        Training(task, processes, writer).run()
 
 
 class Training:
-    """One training: what it works on, and the steps of it."""
+    """One training. updater: what is trained; state: how far; batches: on what; writer: held by the first process, or
+    nothing is written."""
 
-    def __init__(
-        self,
-        folder: Path,
-        model_name: str,
-        resolution_px: int,
-        seed: int,
-        settings: TrainingSettings,
-        run: RunSettings,
-        targets: pd.DataFrame,
-        store: StoreReader,
-        weights: Path | None,
-        processes: Processes,
-        progress: bool = False,
-    ) -> None:
-        self.folder, self.seed, self.settings, self.run, self.store = folder, seed, settings, run, store
-        self.processes, self.device, self.progress = processes, processes.device, progress
-        self.learner = Learner(
-            model_name, TARGETS.findings(targets.columns), resolution_px, seed, settings.mean,
-            settings.standard_deviation, settings.precision, store.native_at_least_px, settings.norm_group_images,
-        )  # fmt: skip
-        self.train, self.validate = (select_examples(targets, store, split) for split in ("train", "validate"))
-        self.updates_per_epoch = len(self.train) // settings.batch_images
-        if self.updates_per_epoch < 1 or not len(self.validate):
+    def __init__(self, task: Task, processes: Processes, writer: SoleWriter | None = None) -> None:
+        self.task, self.settings, self.processes = task, task.settings, processes
+        self.writer = writer or SoleWriter(task.folder / LOCK)
+        self.train, self.validate = (select_examples(task.targets, task.store, s) for s in ("train", "validate"))
+        self.batches = Batches(task, self.train, processes)
+        if self.batches.per_epoch < 1 or not len(self.validate):
             raise StudyError(
                 f"{len(self.train)} images to train on and {len(self.validate)} to validate on, in batches of "
-                f"{settings.batch_images}: too few. Lower training.batch_images or change split."
+                f"{self.settings.batch_images}: too few. Lower training.batch_images or change split."
             )
-        self.target, self.mask = self.train.target.to(self.device), self.train.mask.to(self.device)
-        self.place = np.full(int(self.train.rows.max()) + 1, -1)
-        self.place[self.train.rows] = np.arange(len(self.train))
-        self.pos_weight = None
-        if settings.pos_weight == "balanced":
-            self.pos_weight = pos_weight(self.target, self.mask)
-
-        model = build_model(model_name, len(self.learner.findings), seed, weights)
-        model = set_normalisation(model, settings.normalisation, settings.norm_group_images, processes.world)
-        self.model = model.to(self.device)
-        ways, what = ways_of(settings, run, processes.world, self.device), f"{resolution_px} px"
-        self.micro = MicroBatch(self.model, self.device, ways, run.channels_last, self._try_pass, what)
-        self.parameters = list(self.model.parameters())
-        self.optimiser = make_optimiser(self.model, settings)
-        self.ema = WeightEma(self.model, settings.ema_decay) if settings.ema_decay else None
-        self.forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self.model) if run.compile else self.model
+        self.updater = Updater(task, self.train, processes)
         self.state = TrainingState()
-        self.resolution_px = resolution_px
+        self.stop, self.meter, self.saved_at = StopRequest(), EnergyMeter(processes.device), time.monotonic()
         logger.info(
             "%s at %d px, seed %d: %d images to train on, %d to validate on, %d updates an epoch, %d epochs, on "
             "%d x %s",
-            model_name, resolution_px, seed, len(self.train), len(self.validate), self.updates_per_epoch,
-            settings.epochs, processes.world, self.device.type,
+            task.model, task.resolution_px, task.seed, len(self.train), len(self.validate), self.batches.per_epoch,
+            self.settings.epochs, processes.world, processes.device.type,
         )  # fmt: skip
 
-    def checkpoint_to(self, path: Path, name: str, identity: dict[str, Any]) -> None:
-        """Say where checkpoints go, and go on from the one that is there."""
-        self.path, self.name, self.identity = path, name, identity
-        if not self.processes.first:
-            self.processes.total(0.0)  # the first moves away what does not belong here
-        state = checkpoint.load(path, name)
-        if state is not None:
-            self.model.load_state_dict(state["model"])
-            self.state = TrainingState(**state["state"])
-        if self.processes.first:
-            self.processes.total(0.0)
-        self.micro.choose(self.state.micro_batch)
-        torch.manual_seed(self.seed)
-        if state is not None:
-            load_optimiser(self.optimiser, state["optimiser"])
-            if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
-            checkpoint.restore_random_state(state["random"])
-            logger.info("going on from epoch %d, update %d", self.state.epoch + 1, self.state.update)
+    def run(self) -> None:
+        """Train from the last checkpoint, or from the start, until the epochs are over; then write the learner."""
+        with self.stop, self.meter:
+            self._restore()
+            self._require_room()
+            self.began_at = self.state.epoch, self.state.update
+            while not self._over:
+                while self.state.update < self.batches.per_epoch:
+                    self._updates_that_fit()
+                try:
+                    self._end_of_epoch()
+                except _Unfinished:
+                    self._interrupt()
+                if self._stop_asked() and not self._over:
+                    self._interrupt()
+                self._save()
+            self._write()
 
-    def save(self) -> None:
-        """Write a checkpoint with all that the next update depends on."""
-        if not self.processes.first:
-            return
-        content = {
-            "digest": self.name,
-            "identity": self.identity,
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "ema": self.ema.state_dict() if self.ema is not None else None,
-            "state": asdict(self.state) | {"micro_batch": self.micro.found},
-        }
-        checkpoint.save(self.path, content)
+    def _updates_that_fit(self) -> None:
+        """What is left of the epoch's updates, up to one that must be done again in smaller parts."""
+        state, micro = self.state, self.updater.micro
+        batches = self.batches.of_epoch(state.epoch, micro.images)[state.update :]
+        pictures = state.waited_for(self.batches.pictures(batches))
+        clock = time.monotonic()
+        with self._progress() as bar:
+            for batch in batches:
+                try:
+                    loss, wishes = self.updater.update(batch, pictures, self._learning_rate(batch), self._wishes)
+                except TooLarge:
+                    return
+                except Failed as failed:
+                    if failed.wishes.stop:  # what else ended the loader's workers
+                        self._interrupt()
+                    raise failed.__cause__ or failed from None
+                now = time.monotonic()
+                state.end_update(loss, len(batch.examples), now - clock)
+                clock = now
+                bar.update()
+                bar.set_postfix(loss=f"{state.loss_sum / state.update:.4f}", refresh=False)
+                alone = self.processes.world == 1  # one of several may act on what all have heard alone
+                if wishes.stop or (alone and self._wishes().stop):
+                    self._interrupt()
+                if wishes.save:
+                    self._save()
 
-    def _try_pass(self, micro: int) -> None:
-        """A forward and backward pass of pictures of noise; of the model only gradients change."""
-        x = torch.rand(micro, 1, self.resolution_px, self.resolution_px, device=self.device)
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
-        self.model.train()
+    def _end_of_epoch(self) -> None:
+        """Validate, keep the best weights, note the epoch."""
+        state, validate = self.state, self.validate
+        start = time.monotonic()
         try:
-            with self.learner.autocast(self.device):
-                loss = self.model(x.to(memory_format=self.micro.memory_format)).float().sum()
-            loss.backward()
+            with self.updater.averaged():
+                self._take_statistics()
+                logits = self._validate()
+                score = self.processes.from_first(
+                    lambda: mean_auroc(logits, validate.target.numpy(), validate.mask.numpy())
+                )
+                state.keep_if_best(score, self.updater.model)
         finally:
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+            state.epoch_s += time.monotonic() - start
+        counted = float(validate.mask.sum())
+        loss = float(masked_loss(torch.from_numpy(logits), validate.target, validate.mask, counted))
+        state.peak_memory_mb = max(state.peak_memory_mb, peak_memory_mb(self.processes.device))
+        self._add_energy()
+        rate = self.updater.learning_rate
+        row = state.end_epoch(self.batches.per_epoch, self.settings.batch_images, loss, score, rate)
+        log_epoch(row, self.settings.epochs)
+        if self.processes.first:
+            try:
+                write_events(self.task.folder / EVENTS, row)
+            except OSError as error:  # the epoch counts for more than its curves
+                logger.warning("TensorBoard's file could not be written: %s", error)
 
-    def epochs(self) -> None:
-        """Train until the epochs are over."""
-        state, settings = self.state, self.settings
+    def _take_statistics(self) -> None:
+        """Let the running statistics be those of the weights that the model has now."""
+        updater, meet = self.updater, self.settings.normalisation == "synchronised"  # in every layer: none may leave
+
+        def pictures() -> Iterator[torch.Tensor]:
+            for pixels in self.batches.plain_pictures(self.batches.sample(updater.micro.images)):
+                if not meet:
+                    self._look()
+                yield updater.learner.prepared(pixels)
+
+        def note() -> Sums:
+            return note_statistics(updater.model, pictures())
+
+        with updater.learner.autocast():
+            sums = note() if meet else self._unless_stopped(note)
+        set_statistics(sums, self.processes.add_up)
+
+    def _validate(self) -> np.ndarray:
+        """Logits of the validation images, each computed by one process. Returns float32 (image, finding)."""
+        mine = np.array_split(np.arange(len(self.validate)), self.processes.world)[self.processes.rank]
+        logits = self._unless_stopped(
+            lambda: self.updater.learner.predict(
+                self.task.store, self.validate.rows[mine], self.task.run.workers, self.updater.micro.images,
+                before_each=self._look,
+            )
+        )  # fmt: skip
+        return self.processes.gather(logits, mine, len(self.validate))
+
+    def _unless_stopped(self, work: Callable[[], T]) -> T:
+        """What each process works out by itself.
+
+        Raises _Unfinished in all processes if one of them was asked to stop meanwhile.
+        """
+        left: Exception | None = None
+        try:
+            done = work()
+        except Exception as error:  # the others must hear of it, not wait
+            left = error
+        failed, asked = self.processes.totals([float(left is not None), float(self.stop.signal is not None)])
+        if failed:
+            if asked:
+                raise _Unfinished from left
+            raise left or AnotherFailed("the validation failed in another process of this training; its log says why.")
+        return done
+
+    @property
+    def _over(self) -> bool:
+        state = self.state
+        return state.epoch >= self.settings.epochs or stops_early(self.settings, state.validation_auroc)
+
+    def _learning_rate(self, batch: Batch) -> float:
+        per_epoch = self.batches.per_epoch
+        number = batch.epoch * per_epoch + batch.number
+        return learning_rate_at(self.settings, number, per_epoch, self.state.validation_auroc)
+
+    def _restore(self) -> None:
+        """Go on from the checkpoint, if there is one of this task. The first process reads it and tells the others."""
+        path = self.task.folder / checkpoint.CHECKPOINT
+        found = self.processes.from_first(lambda: checkpoint.load(path, self.task.digest))
+        self.updater.begin(None if found is None else found["updater"])
+        if found is not None:
+            self.state = TrainingState(**found["state"])
+            logger.info("going on from epoch %d, update %d", self.state.epoch + 1, self.state.update)
+        self._compare()
+
+    def _require_room(self) -> None:
+        """Raise StudyError if shared memory or disk are too small, before hours are spent on what could not be kept."""
+        task, processes, images = self.task, self.processes, self.updater.micro.images
+        pictures = loader_bytes(task.run.workers, images, task.resolution_px, pixel_bytes(processes.device.type))
+        weights = sum(t.numel() * t.element_size() for t in self.updater.model.state_dict().values())
+        remedy = "Free some, or let results/ be a link to another disk; what is there is kept."
+        lacking: Exception | None = None
+        try:
+            room = training_bytes(weights, (task.folder / checkpoint.CHECKPOINT).exists())
+            if SHARED_MEMORY.is_dir():
+                what = f"loading for {processes.on_host} processes" if processes.on_host > 1 else "loading"
+                require_room(SHARED_MEMORY, pictures * processes.on_host, what, MORE_SHARED_MEMORY)
+            require_room(task.folder, room, "a checkpoint and the learner", remedy)
+        except Exception as error:  # the others must hear of it, not wait
+            lacking = error
+        if processes.total(float(lacking is not None)):  # and none takes its own before all have looked
+            raise lacking or AnotherFailed("another process of this training lacks room; its log says of what.")
+
+    def _save(self) -> None:
+        """Write a checkpoint with all that the next update depends on, unless the processes differ in it."""
+        self._compare()
+        task, state, updater = self.task, self.state, self.updater
+
+        def write() -> None:
+            self.writer.check()
+            content = {"digest": task.digest, "identity": task.identity}
+            content |= {"state": dict(vars(state)), "updater": updater.state_dict()}
+            checkpoint.save(task.folder / checkpoint.CHECKPOINT, content)
+
+        self.processes.from_first(write)
         self.saved_at = time.monotonic()
-        with StopRequest() as self.stop, EnergyMeter(self.device) as self.meter:
-            while state.epoch < settings.epochs and not stops_early(settings, state.validation_auroc):
-                self._updates_of_epoch()
-                self._end_of_epoch()
-                if self._stop_asked() and state.epoch < settings.epochs:
-                    raise Interrupted(f"{self._signal}: checkpoint written")
+
+    def _compare(self) -> None:
+        """Raise StudyError if the processes are not all at the same place with the same weights and moments."""
+        held = [self.state.epoch, self.state.update, self.updater.checksum()] if self.processes.world > 1 else []
+        self.processes.require_same("epoch, update, checksum of weights and optimiser", held)
+
+    def _wishes(self) -> Wishes:
+        """What this process wants done after the present update. The first alone looks at the clock."""
+        due = self.processes.first and time.monotonic() - self.saved_at > self.task.run.checkpoint_s
+        return Wishes(stop=self.stop.signal is not None, save=due)
 
     def _stop_asked(self) -> bool:
         """Whether any process was asked to stop: all stop at the same update."""
         return self.processes.total(float(self.stop.signal is not None)) > 0
 
-    @property
-    def _signal(self) -> str:
-        return signal.Signals(self.stop.signal).name if self.stop.signal is not None else "another process was stopped"
+    def _look(self) -> None:
+        if self.stop.signal is not None:
+            raise _Unfinished
 
-    def _updates_of_epoch(self) -> None:
-        """What is left of the epoch's updates, in smaller parts from the first that does not fit into memory."""
-        while self.state.update < self.updates_per_epoch:
-            try:
-                self._updates_that_fit()
-            except _TooLarge:
-                discard_statistics(self.model)
-                self.optimiser.zero_grad(set_to_none=True)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                self.micro.shrink()
-
-    def _updates_that_fit(self) -> None:
-        state, settings = self.state, self.settings
-        order = epoch_order(self.store, self.train.rows, self.seed, state.epoch)
-        order = order[state.update * settings.batch_images : self.updates_per_epoch * settings.batch_images]
-        progress = tqdm(
-            total=self.updates_per_epoch, initial=state.update, desc=f"epoch {state.epoch + 1}/{settings.epochs}",
-            unit="update", disable=not (self.progress and self.processes.first), leave=False,
-        )  # fmt: skip
-        self.model.train()
-        clock = time.monotonic()
-        with progress as bar:
-            for at, parts in self._batches(order):
-                rate = learning_rate_at(
-                    settings, state.epoch * self.updates_per_epoch + state.update, self.updates_per_epoch,
-                    state.validation_auroc,
-                )  # fmt: skip
-                state.loss_sum += self._update(at, parts, rate)
-                state.update += 1
-                state.images += len(at)
-                now = time.monotonic()
-                state.epoch_s, clock = state.epoch_s + now - clock, now
-                bar.update()
-                bar.set_postfix(loss=f"{state.loss_sum / state.update:.4f}", refresh=False)
-                if self._stop_asked():
-                    state.interruptions += 1
-                    self._add_energy()
-                    self.save()
-                    raise Interrupted(f"{self._signal}: checkpoint written")
-                if now - self.saved_at > self.run.checkpoint_s:
-                    self.save()
-                    self.saved_at = time.monotonic()
-
-    def _batches(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Iterator[tuple[torch.Tensor, np.ndarray]]]]:
-        """The effective batches of an order of rows: the examples of each, numbers (image,), and this process's part of
-        it as micro-batches on the device, each with its examples. Micro-batches must be taken before the next batch.
-        """
-        batch, processes = self.settings.batch_images, self.processes
-        mine = share_of_rank(len(order), batch, processes.rank, processes.world, unit_of(self.settings))
-        shares = [mine[mine // batch == number] for number in range(len(order) // batch)]
-        micro = [
-            [share[i : i + self.micro.images] for i in range(0, len(share), self.micro.images)] for share in shares
-        ]
-        loaded = self._loaded([order[part] for parts in micro for part in parts])
-        for number, parts in enumerate(micro):
-            at = self.place[order[number * batch : (number + 1) * batch]]
-            yield at, ((next(loaded), self.place[order[part]]) for part in parts)
-
-    def _loaded(self, parts: list[np.ndarray]) -> Iterator[torch.Tensor]:
-        """Augmented, normalised pictures on the device, one micro-batch at a time; counts the wait for the loader."""
-        settings, learner = self.settings, self.learner
-        how = Augmentation(
-            self.seed, self.state.epoch, settings.flip_probability, settings.rotation_degrees, learner.mean,
-            learner.standard_deviation,
-        )  # fmt: skip
-        keys = [self.train.keys[self.place[rows]] for rows in parts]
-        clock = time.monotonic()
-        for x in augmented_batches(self.store, parts, keys, how, self.run.workers, self.device):
-            self.state.epoch_wait_s += time.monotonic() - clock
-            yield x.to(memory_format=self.micro.memory_format)
-            clock = time.monotonic()
-
-    def _update(self, at: np.ndarray, parts: Iterator[tuple[torch.Tensor, np.ndarray]], rate: float) -> float:
-        """One update over an effective batch; returns its loss. Gradients of the parts add up to the batch's.
-
-        at: the examples of the whole batch; parts: pictures and examples of this process's micro-batches.
-        """
-        settings = self.settings
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
-        counted = float(self.mask[at].sum())
-        found = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss; processes that lacked memory
-        try:
-            for x, examples in parts:
-                with self.learner.autocast(self.device):
-                    logits = self.forward(x)
-                loss = masked_loss(
-                    logits, self.target[examples], self.mask[examples], counted, settings.label_smoothing,
-                    self.pos_weight,
-                )  # fmt: skip
-                with holding_statistics():
-                    loss.backward()
-                found[0] += loss.detach()
-        except torch.OutOfMemoryError:
-            found[1] += 1
-        self.processes.add_up(found)
-        value, short = found.tolist()
-        if short:
-            raise _TooLarge
-        if not np.isfinite(value):
-            raise FloatingPointError(
-                f"the loss is {value} in epoch {self.state.epoch + 1}; the last checkpoint is kept. "
-                f"Images of the batch: {', '.join(map(str, self.train.image_id[at]))}"
-            )
-        self.processes.add_up_gradients(self.parameters)
-        if settings.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, settings.clip_grad_norm)
-        self.optimiser.step()
-        step_statistics(self.model, self.processes.add_up if self.processes.world > 1 else None)
-        if self.ema is not None:
-            self.ema.update(self.model)
-        return value
-
-    def _validate(self) -> np.ndarray:
-        """Logits of the validation images, each computed by one process. Returns float32 (image, finding)."""
-        mine = np.array_split(np.arange(len(self.validate)), self.processes.world)[self.processes.rank]
-        logits = self.learner.logits(
-            self.model, self.store, self.validate.rows[mine], self.device, self.micro.images, self.run.workers
-        )
-        return self.processes.gather(logits, mine, len(self.validate))
-
-    def _end_of_epoch(self) -> None:
-        """Validate, keep the best weights, note the epoch and write a checkpoint."""
-        state, settings, validate = self.state, self.settings, self.validate
-        clock = time.monotonic()
-        if self.ema is not None:
-            self.ema.swap(self.model)
-        logits = self._validate()
-        score = mean_auroc(logits, validate.target.numpy(), validate.mask.numpy())
-        # NaN (no finding with both classes) never beats, but the first epoch always counts.
-        if state.best_weights is None or score > state.best_auroc:
-            state.best_auroc, state.best_epoch = score, state.epoch + 1
-            state.best_weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
-        if self.ema is not None:
-            self.ema.swap(self.model)
-        validation_loss = masked_loss(
-            torch.from_numpy(logits), validate.target, validate.mask, float(validate.mask.sum())
-        )
-        state.epoch_s += time.monotonic() - clock
-        state.peak_memory_mb = max(state.peak_memory_mb, peak_memory_mb(self.device))
+    def _interrupt(self) -> NoReturn:
+        state, asked = self.state, self.stop.signal
+        state.interruptions += 1
         self._add_energy()
-        rate = self.optimiser.param_groups[0]["lr"]
-        row = state.end_epoch(self.updates_per_epoch, settings.batch_images, float(validation_loss), score, rate)
-        self.save()
-        self.saved_at = time.monotonic()
-        logger.info(
-            "epoch %d/%d  loss %.4f  validation loss %.4f  mean AUROC %.4f  %.1f images/s  loader wait %.0f %%  "
-            "%.0f s left",
-            state.epoch, settings.epochs, row["train_loss"], row["validation_loss"], score, row["images_per_second"],
-            100 * row["loader_wait_fraction"], row["seconds"] * (settings.epochs - state.epoch),
-        )  # fmt: skip
-        if self.processes.first:
-            write_events(self.folder / EVENTS, row)
+        self._save()
+        why = signal.Signals(asked).name if asked is not None else "another process was stopped"
+        time_limit = self.processes.total(float(self.stop.signal == TIME_LIMIT)) > 0  # not all hear of it at once
+        raise Interrupted(
+            f"{why}: checkpoint written",
+            time_limit=time_limit,
+            progress=(state.epoch, state.update) > self.began_at,
+        )
 
     def _add_energy(self) -> None:
         used = self.meter.take()
-        if used is not None:
-            self.state.energy_j = (self.state.energy_j or 0.0) + self.processes.total(used)
+        joules, unknown = self.processes.totals([used or 0.0, float(used is None)])
+        before = self.state.energy_j
+        self.state.energy_j = None if unknown or before is None else before + joules
+
+    def _progress(self) -> "tqdm[Any]":
+        return tqdm(
+            total=self.batches.per_epoch, initial=self.state.update, unit="update", leave=False,
+            desc=f"epoch {self.state.epoch + 1}/{self.settings.epochs}",
+            disable=not (self.task.progress and self.processes.first),
+        )  # fmt: skip
+
+    def _write(self) -> None:
+        """Write the best epoch's weights and the learner's record, keep them, and remove the checkpoint."""
+        task, state, updater = self.task, self.state, self.updater
+
+        def write() -> None:
+            self.writer.check()
+            updater.model.load_state_dict(state.best_weights)
+            cost = cost_of(state, updater.micro, self.settings.epochs, self.processes.world)
+            cost |= {"train_images": len(self.train), "identity": task.identity}
+            write_outputs(task.folder, task.record, updater.model, state, cost)
+            checkpoint.keep(task.folder, task.digest, OUTPUTS)
+            (task.folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
+
+        self.processes.from_first(write)  # none leaves before all is written

@@ -274,12 +274,13 @@ def _data_lie_apart(study: StudyConfig) -> None:
 
 def _overrides_name_learners(study: StudyConfig) -> None:
     names = [m.name for m in study.models]
-    for place, override in enumerate(study.training.overrides):
-        where = f"training.overrides.{place}"
-        if override.model is not None:
-            one_of(f"{where}.model is", override.model, names, "models")
-        if override.resolution_px is not None:
-            one_of(f"{where}.resolution_px is", override.resolution_px, study.resolutions_px, "resolutions_px")
+    for key in ("overrides", "gpus_for"):
+        for place, some in enumerate(getattr(study.training, key)):
+            where = f"training.{key}.{place}"
+            if some.model is not None:
+                one_of(f"{where}.model is", some.model, names, "models")
+            if some.resolution_px is not None:
+                one_of(f"{where}.resolution_px is", some.resolution_px, study.resolutions_px, "resolutions_px")
     study.training.check_learners((name, r) for name in names for r in study.resolutions_px)
 
 

@@ -6,8 +6,9 @@ No job imports this module: what it says, and how, is no part of any result.
 import re
 
 from cxrscale.common.places import LEARNER_FOLDER, RESOLUTION_FOLDER
+from cxrscale.common.records import Record
 from cxrscale.common.tables import Table
-from cxrscale.results import TABLES
+from cxrscale.results import RECORDS, TABLES
 
 HEAD = """# Contracts between stages
 
@@ -16,7 +17,8 @@ Each stage reads the files of the stage before and nothing else. This page is wr
 and when it is read. Each is read by its name: `Study.open("results/demo").table("auroc")` (`cxrscale.results`).
 *Made by* names a module or function below `src/cxrscale/`, so that a number can be followed to its formula.
 `<learner>` is `results/<study>/learners/<model>/<resolution>px/fold<k>-seed<s>`; a column with `{finding}` stands once
-a finding. A csv holds null as an empty field.
+a finding. A csv holds null as an empty field. Records are small JSON files, refused alike; a dot in the name of a field
+stands for a mapping within.
 """
 
 FILES = """## Files that are no tables
@@ -30,9 +32,6 @@ encoding, 32 rows a row group, page checksums |
 | `results/<study>/study.json` | where the study's results are: its store, learners, folds and resolutions |
 | `results/<study>/targets/drawn/fold<k>.parquet` | `targets` as the csv files alone give them |
 | `<learner>/weights.safetensors` | the network's state dict of the best epoch |
-| `<learner>/learner.json` | what is needed to use the weights: model, findings, resolution, seed, mean, standard \
-deviation, precision, images left out, images of a group |
-| `<learner>/cost.json` | seconds, images/s, peak memory, device, best epoch, settings, versions |
 | `<learner>/erf.npz` | maps `random`, `pretrained`, `trained` of all channels, float32 (height_px, width_px), sum 1 |
 | `<learner>/cam.npz` | `finding`, `image_id`, `maps` (image, row, column), `pictures` (image, y, x) |
 | `<learner>/kept/`, `superseded/` | finished learners by digest, see reruns.md |"""
@@ -58,9 +57,18 @@ def described(table: Table) -> list[str]:
     return [*lines, *(f"| `{c.name}` | {c.type} | {c.meaning} | {c.null or 'never'} |" for c in columns), ""]
 
 
+def described_record(record: Record) -> list[str]:
+    """A record's declaration, line by line."""
+    lines = [f"## {record.name}", "", f"`{place_of(record.file)}`", "", f"A JSON file: {record.of}.", ""]
+    lines += [f"Made by {record.made_by}.", ""] if record.made_by else []
+    lines += ["| field | type | meaning | null |", "|---|---|---|---|"]
+    return [*lines, *(f"| `{f.name}` | {f.type} | {f.meaning} | {f.null or 'never'} |" for f in record.fields), ""]
+
+
 def page() -> str:
     """The page as Markdown."""
-    return "\n".join([HEAD, *(line for table in TABLES.values() for line in described(table)), FILES])
+    declared = [described(table) for table in TABLES.values()] + [described_record(r) for r in RECORDS.values()]
+    return "\n".join([HEAD, *(line for lines in declared for line in lines), FILES])
 
 
 if __name__ == "__main__":

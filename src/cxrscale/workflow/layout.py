@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrscale.common.accepted import ACCEPTED_CHANGES
 from cxrscale.common.errors import StudyError
-from cxrscale.common.places import BASE, LEARNER_FOLDER, RESULTS, STORES, WEIGHTS_FOLDER
+from cxrscale.common.places import BASE, LEARNER_FOLDER, LEARNER_WEIGHTS, RESULTS, STORES, WEIGHTS_FOLDER
 from cxrscale.common.provenance import digest
 from cxrscale.results import STUDY_RECORD, TABLES, Study, StudyRecord, declared
 
@@ -67,7 +68,12 @@ class Layout:
     @property
     def trained(self) -> dict[str, str]:
         """What whoever uses a learner takes in; it is told of it by its record, never by the config."""
-        return {"weights": self.learner("weights.safetensors"), "learner": self.learner("learner.json")}
+        return {"weights": self.learner(LEARNER_WEIGHTS), "learner": self.learner("learner.json")}
+
+    @property
+    def accepted_changes(self) -> list[str]:
+        """Where accepted changes of code are listed: of the store, of the study."""
+        return [pattern.format(study=self.folder, store=self.store) for pattern in ACCEPTED_CHANGES.files]
 
     def log(self, rule: str) -> str:
         """The log of a rule's job for one learner."""

@@ -1,6 +1,6 @@
 """The networks of a study, and how each of its learners is trained."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from cxrscale.common import settings as kinds
 from cxrscale.common.settings import Name, Range, Section, Sha256, chosen, names_of
+from cxrscale.train import needs
 from cxrscale.train.settings import DORMANT, RunSettings, TrainingOverride, TrainingSection, TrainingSettings
 from cxrscale.workflow.validation import adapter, explain
 
@@ -103,6 +104,7 @@ class TrainingPlan(TrainingSection):
                     f"training: normalisation per_micro_batch, of {learner[0]} at {learner[1]} px, makes "
                     "micro_batch_images a setting: give a number"
                 )
+            self._check_synchronised(learner, has)
         for place, override in enumerate(self.overrides):
             where = f"training.overrides.{place} ({override.described()})"
             others = [o for i, o in enumerate(self.overrides) if i != place]
@@ -119,23 +121,73 @@ class TrainingPlan(TrainingSection):
                         f"{getattr(named[0], other)}. Remove {key}, or set {other} too"
                     )
 
+    def _check_synchronised(self, learner: tuple[str, int], has: TrainingSettings) -> None:
+        """Raise ValueError if GPUs that normalise together cannot share a learner's batch."""
+        gpus = self.gpus_of(*learner) * self.nodes
+        if has.normalisation != "synchronised" or gpus == 1:
+            return
+        where = f"training: normalisation synchronised, of {learner[0]} at {learner[1]} px on {gpus} GPUs,"
+        if self.activation_checkpointing is True:
+            raise ValueError(f"{where} goes with activation_checkpointing auto or false, or choose groups")
+        if has.batch_images % gpus:
+            raise ValueError(f"{where} needs batch_images ({has.batch_images}) to be a multiple of the GPUs")
+
     def threads_a_gpu(self, accelerator: str) -> int:
         """Processes that torchrun starts on a node share its threads; a task of srun, one a GPU, has its own."""
         return 1 if accelerator == "cpu" else self.workers + 1
 
-    def start(self, accelerator: str) -> dict[str, Any]:
-        """threads and resources of the rule that trains, by which the processes of one training start together."""
-        threads, on_each = self.threads_a_gpu(accelerator), self.gpus
-        if self.nodes == 1:
-            return {"threads": threads * on_each, "resources": {"launcher": ""}}
-        several = {
-            # A step of srun inherits neither the CPUs of a task nor how many tasks a node has.
-            "launcher": f"srun -n {self.nodes * on_each} --ntasks-per-node={on_each} -c {threads}",
-            "mpi": "srun",
+    def gpus_of(self, model: str, resolution_px: int) -> int:
+        """GPUs on each node that train a learner: the last of gpus_for that names it, else training.gpus."""
+        named = [some.gpus for some in self.gpus_for if some.names(model, resolution_px)]
+        return named[-1] if named else self.gpus
+
+    def threads_of(self, accelerator: str, model: str, resolution_px: int) -> int:
+        """Threads of the rule that trains a learner."""
+        on_each = self.gpus_of(model, resolution_px) if self.nodes == 1 else 1
+        return self.threads_a_gpu(accelerator) * on_each
+
+    def resources_of(self, accelerator: str, model: str, resolution_px: int) -> dict[str, Any]:
+        """Resources of the rule that trains a learner, by which its processes start together; the same names for all.
+
+        processes: on each node. gpu: on all nodes together, which is what the executor asks for.
+        """
+        threads, on_each = self.threads_a_gpu(accelerator), self.gpus_of(model, resolution_px)
+        resources = {
+            "gpu": on_each * self.nodes if accelerator == "cuda" else 0,
+            "processes": on_each,
+            "training_nodes": self.nodes,
+            # Said to the executor: of four GPUs SLURM may give two on each of two nodes.
             "nodes": self.nodes,
+        }
+        if self.nodes == 1:
+            return resources | {"launcher": ""}
+        return resources | {
+            # A step of srun inherits neither the CPUs of a task nor how many tasks a node has. Where a process fails,
+            # the others would wait for it until their patience ends.
+            "launcher": f"srun --kill-on-bad-exit=1 -n {self.nodes * on_each} --ntasks-per-node={on_each} -c {threads}",
+            "mpi": "srun",
             # The executor refuses one task per node, and asks for so many `tasks` a GPU unless tasks_per_gpu is 0.
-            **({"tasks_per_node": on_each} if on_each > 1 else {"tasks": self.nodes, "tasks_per_gpu": 0}),
+            "tasks_per_node": on_each if on_each > 1 else 0,
+            "tasks": self.nodes if on_each == 1 else 0,
+            "tasks_per_gpu": 0,
             # As many GPUs on each node: of four in all SLURM may give three on one.
             **({"gres": f"gpu:{on_each}"} if accelerator == "cuda" else {}),
         }
-        return {"threads": threads, "resources": several}
+
+    def memory_mb(self, accelerator: str, model: str, resolution_px: int) -> int:
+        """Memory of the job that trains a learner, on each node."""
+        on_each = self.gpus_of(model, resolution_px)
+        has, micro = self.settings_of(model, resolution_px), self.micro_batch_images
+        unit = needs.unit_images(has.normalisation, has.norm_group_images, micro)
+        share = needs.largest_share(has.batch_images, on_each * self.nodes, unit)
+        images = needs.images_at_once(has.normalisation, share, unit, micro, accelerator)
+        side, bytes_a_pixel = int(resolution_px), needs.pixel_bytes(accelerator)
+        return needs.host_memory_mb(on_each, self.workers, images, side, bytes_a_pixel)
+
+    def resources_by_learner(self, accelerator: str) -> dict[str, Callable[[Any], Any]]:
+        """The names of `resources_of`, each with a function of Snakemake's wildcards."""
+
+        def of_learner(name: str) -> Callable[[Any], Any]:
+            return lambda wildcards: self.resources_of(accelerator, wildcards.model, wildcards.resolution)[name]
+
+        return {name: of_learner(name) for name in self.resources_of(accelerator, "", 0)}

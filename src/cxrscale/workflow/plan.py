@@ -9,11 +9,13 @@ import ast
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cxrscale.common.places import CHECKPOINT
+from cxrscale.workflow.schedule import expected_time
 from cxrscale.workflow.training_costs import training_costs
 
 TRAIN = "train"
@@ -67,24 +69,37 @@ class Step:
     remade_by: frozenset[str] = frozenset()
     forced: bool = False
     interrupted: bool = False
+    gpus: int = 0
 
 
-def announce(workflow: Any, logger: logging.Logger, config: Mapping[str, Any], refusal: type[Exception]) -> None:
+#: GPU-seconds of a training, by model, resolution and epochs, where no record tells.
+Assumed = Callable[[str, int, int], float]
+
+
+def announce(
+    workflow: Any, logger: logging.Logger, config: Mapping[str, Any], refusal: type[Exception], assumed: Assumed
+) -> None:
     """Have `logger`, Snakemake's, say why each stage will run, whenever it gives the statistics of a run.
 
     workflow: Snakemake's. config: all settings of the study, defaults too. refusal: the exception that stops Snakemake,
-    raised where it would leave out a stage whose settings changed (see `overlooked`).
+    raised where it would leave out a stage whose settings changed (see `overlooked`). assumed: what trainings cost.
     A nested Snakemake, which runs one job, gives no statistics and says nothing.
     """
-    logger.addHandler(_Announcement(workflow, logger, config, refusal))
+    logger.addHandler(_Announcement(workflow, logger, config, refusal, assumed))
 
 
 class _Announcement(logging.Handler):
     def __init__(
-        self, workflow: Any, logger: logging.Logger, config: Mapping[str, Any], refusal: type[Exception]
+        self,
+        workflow: Any,
+        logger: logging.Logger,
+        config: Mapping[str, Any],
+        refusal: type[Exception],
+        assumed: Assumed,
     ) -> None:
         super().__init__()
         self.workflow, self.log, self.config, self.refusal = workflow, logger, config, refusal
+        self.assumed = assumed
         self.text: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -94,7 +109,7 @@ class _Announcement(logging.Handler):
             try:
                 left_out, hiding = overlooked(self.workflow)
                 steps, of_rule, rules = steps_of(self.workflow)
-                submitted = submitted_jobs(self.workflow)
+                submitted, gpus = submitted_jobs(self.workflow), gpus_given(self.workflow)
             except AttributeError as error:  # a Snakemake with other names inside
                 self.log.debug("cannot say why each stage runs: %s", error)
                 return
@@ -104,7 +119,7 @@ class _Announcement(logging.Handler):
                     f"next run, since {', '.join(hiding)} before them will run again. Run the same command with "
                     f"`--until {' '.join(hiding)}` first, then without."
                 )
-            self.text = describe(steps, of_rule, rules, self.config, submitted)
+            self.text = describe(steps, of_rule, rules, self.config, submitted, gpus, self.assumed)
         self.log.info(self.text)
 
 
@@ -161,6 +176,7 @@ def steps_of(workflow: Any) -> tuple[list[Step], Counter[str], list[str]]:
                 remade_by=frozenset(made_by[str(f)] for f in reason.updated_input_run if str(f) in made_by),
                 forced=forced,
                 interrupted=bool(reason.forced) and not forced,
+                gpus=int(job.resources.get("gpu", 0)),
             )
         )
     return steps, Counter(job.rule.name for job in dag.jobs), [rule.name for rule in workflow.rules]
@@ -175,14 +191,23 @@ def submitted_jobs(workflow: Any) -> int | None:
     return len({dag.get_job_group(job) or job for job in remote})
 
 
+def gpus_given(workflow: Any) -> int | None:
+    """GPUs that jobs may use at once (--resources gpu=8); None where no limit is set."""
+    given = workflow.global_resources.get("gpu")
+    return None if given is None or given.value is None else int(given.value)
+
+
 def describe(
     steps: Sequence[Step],
     of_rule: Mapping[str, int],
     rules: Sequence[str],
     config: Mapping[str, Any],
     submitted: int | None = None,
+    gpus: int | None = None,
+    assumed: Assumed = lambda *_: 0.0,
 ) -> str:
-    """One line a stage, in the order of `rules`: how many of its jobs will run and why; then what trainings cost."""
+    """One line a stage, in the order of `rules`: how many of its jobs will run and why; then what trainings cost, and
+    when they are done on so many GPUs."""
     width = max((len(step.rule) for step in steps), default=0)
     lines = ["Why each stage runs:"]
     for rule in rules:
@@ -195,9 +220,11 @@ def describe(
         left = len(mine) - sum(count for _, count in reasons)
         lines.append(f"    {rule:<{width}}  {'; '.join(parts)}{f'; {left} of {total}: other reasons' if left else ''}")
     trained = [step for step in steps if step.rule == TRAIN]
-    lines += training_costs(
-        [(Path(step.outputs[0]).parent, _readable("settings", step.params.get("settings"))) for step in trained]
-    )
+    folders = [Path(step.outputs[0]).parent for step in trained]
+    settings = [_readable("settings", step.params.get("settings")) for step in trained]
+    lines += training_costs(list(zip(folders, settings, strict=True)))
+    wanted = [step.gpus for step in trained]
+    lines += expected_time(list(zip(folders, settings, wanted, strict=True)), gpus, assumed)
     if submitted is not None:
         lines.append(f"{len(steps)} steps in {submitted} jobs of the cluster")
     return "\n".join(lines) + "\n"
@@ -210,7 +237,7 @@ def reason_of(step: Step, config: Mapping[str, Any], rules: Sequence[str] = ()) 
     if step.forced:
         return "asked for by --force"
     if step.missing:
-        if step.rule == TRAIN and step.outputs and (Path(step.outputs[0]).parent / "checkpoint.pt").is_file():
+        if step.rule == TRAIN and step.outputs and (Path(step.outputs[0]).parent / CHECKPOINT).is_file():
             return "not finished, there is a checkpoint"
         there = any(Path(output).exists() for output in step.outputs)
         return "some of its files are missing" if there else "not made yet"

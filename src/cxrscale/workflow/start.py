@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrscale.common import provenance
+from cxrscale.common.devices import SUBMITTED
 from cxrscale.common.errors import StudyError
 from cxrscale.store import fingerprint, quarantine
 from cxrscale.workflow import config, settings_files
@@ -35,6 +36,20 @@ def prepare_environment(checkout: str | Path, snakefile: str | Path) -> None:
     # Snakemake writes the path of its Python into commands without quotes; its name is found by PATH.
     if shlex.quote(sys.executable) != sys.executable:
         sys.executable = "python"
+
+
+def say_whose_gpus(workflow: Any) -> None:
+    """Tell the steps that this process runs whether SLURM gave its GPUs to one of them alone; else they lease theirs.
+
+    workflow: Snakemake's. Alone is a step that Snakemake submitted, not in a group: its nested Snakemake has the mode
+    "remote", and `--local-groupid` for a group. A Snakemake that the user starts within an allocation has neither.
+    """
+    if workflow.subprocess_exec:  # a step's own, below one that has said it
+        return
+    os.environ.pop(SUBMITTED, None)
+    grouped = any(argument.startswith("--local-groupid") for argument in sys.argv)
+    if workflow.remote_exec and not grouped and "SLURM_JOB_ID" in os.environ:
+        os.environ[SUBMITTED] = os.environ["SLURM_JOB_ID"]
 
 
 def read(raw: Mapping[str, Any]) -> tuple[config.StudyConfig, Layout, DatasetFacts]:

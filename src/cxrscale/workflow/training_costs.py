@@ -51,6 +51,23 @@ def last_cost(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def recorded_gpu_s(folder: Path, settings: Any) -> float | None:
+    """GPU-seconds of a training by the last record of its learner, of another fold or seed, or of the same model at the
+    nearest resolution, scaled by the area; None without any."""
+    size = _side(folder.parent)
+    places = sorted(folder.parent.parent.glob("*px"), key=lambda place: abs(_side(place) - size))
+    for learner in (folder, *(other for place in places for other in sorted(place.glob("fold*-seed*")))):
+        record = last_cost(learner)
+        if record is not None and record.get("gpu_seconds") is not None:
+            return _scaled(record, settings)[0] * (size / _side(learner.parent)) ** 2
+    return None
+
+
+def _side(folder: Path) -> int:
+    """The resolution that a folder of learners is named by, in pixels."""
+    return int(folder.name.removesuffix("px"))
+
+
 def _scaled(record: Mapping[str, Any], settings: Any) -> tuple[float, bool, str]:
     """(seconds of training, of GPUs or of a CPU; whether of GPUs; device) with as many epochs as are asked for."""
     on_gpu = record.get("gpu_seconds") is not None
@@ -67,12 +84,13 @@ def _amount(costs: Iterable[tuple[float, bool, str]]) -> str:
     for seconds, on_gpu, device in costs:
         sums[on_gpu, device] = sums.get((on_gpu, device), 0.0) + seconds / 3600
     return " and ".join(
-        f"{_hours(h)} {f'GPU-hours ({device})' if on_gpu else 'hours of training on a CPU'}"
+        f"{in_words(h)} {f'GPU-hours ({device})' if on_gpu else 'hours of training on a CPU'}"
         for (on_gpu, device), h in sorted(sums.items())
     )
 
 
-def _hours(hours: float) -> str:
+def in_words(hours: float) -> str:
+    """A number of hours, to two digits."""
     if hours < 0.01:
         return "less than 0.01"
     return f"about {hours:.2g}" if hours < 10 else f"about {hours:,.0f}"

@@ -27,7 +27,7 @@ def test_identical_learners_are_doubted_and_independent_ones_are_not():
     assert weight.min() > 0.3
     assert found == {}
     found, weight = doubted(np.stack([strong, strong, other]), np.arange(N))
-    assert weight[0] == pytest.approx(weight[1])
+    assert weight[0] == pytest.approx(weight[1], abs=1e-6)  # flat between them: the solver's tolerance shows
     assert found == {0: 1, 1: 0}
 
 

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from cxrscale.explain.cam import class_activation_maps, maps_of_pairs, select_boxed, select_images
-from cxrscale.explain.heads import has_exact_cam
 from cxrscale.train.learner import Learner
-from cxrscale.train.models import build_model
+from cxrscale.train.models import build_model, has_exact_cam
 
 FINDINGS = [0, 2, 1]
 
@@ -101,21 +100,21 @@ def test_a_map_may_be_negative_throughout():
         assert maps.min() < 0
 
 
-def test_maps_of_pairs_come_in_order_with_their_pictures(reader, monkeypatch):
+def test_maps_of_pairs_come_in_order_with_their_pictures(reader, record, monkeypatch):
     model = build_model("test_resnet", 2, 0).eval()
-    learner = Learner("test_resnet", ["Bright", "Noise"], 32, 0, 0.4, 0.2, "bfloat16", 0, 4)
+    learner = Learner(record, model, torch.device("cpu"))
     ids, findings = ["image40", "image07", "image40"], [1, 0, 0]
     pairs = pd.DataFrame({"finding": ["Noise", "Bright", "Bright"], "image_id": ids})
-    whole = list(maps_of_pairs(learner, model, reader, pairs))
+    whole = list(maps_of_pairs(learner, reader, pairs))
     monkeypatch.setattr("cxrscale.explain.cam.PIXELS", 1)
-    single = list(maps_of_pairs(learner, model, reader, pairs))
+    single = list(maps_of_pairs(learner, reader, pairs))
     for found in (whole, single):
         assert len(found) == 3
         for (picture, map_), image_id, finding in zip(found, ids, findings, strict=True):
             assert np.array_equal(picture, reader[image_id])
             x = (torch.from_numpy(reader[image_id])[None, None].float() / 255 - 0.4) / 0.2
             assert map_ == pytest.approx(class_activation_maps(model, x, [finding])[0], abs=1e-5)
-    assert list(maps_of_pairs(learner, model, reader, pairs.iloc[:0])) == []
+    assert list(maps_of_pairs(learner, reader, pairs.iloc[:0])) == []
 
 
 def targets():

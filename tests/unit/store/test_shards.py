@@ -1,9 +1,12 @@
+import errno
 import hashlib
+import os
 import subprocess
 import sys
 import time
 import zlib
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -82,6 +85,21 @@ def test_the_indexes_offsets_give_back_exactly_the_bytes(native, tmp_path):
 def test_the_same_files_give_the_same_bytes(native, tmp_path):
     first, second = ingest(native, tmp_path / "a")[1], ingest(native, tmp_path / "b")[1]
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES, errno.EMFILE])
+def test_no_image_is_left_out_for_a_fault_that_may_pass(native, tmp_path, monkeypatch, number):
+    read = Path.read_bytes
+
+    def fails(path):
+        if path.name == "i5.png":
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(StudyError, match=rf"i5.png: cannot be read: {os.strerror(number)}. No image is left out"):
+        ingest(native, tmp_path, fraction=0.1)
+    assert not list(tmp_path.rglob("*.parquet")) + list(tmp_path.rglob("*.csv"))
 
 
 def test_absent_and_damaged_images_are_quarantined_with_the_reason(native, tmp_path):

@@ -1,5 +1,6 @@
 """Damage done to a store on purpose, and what the two check commands say of it."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,21 @@ def made(tmp_path):
 
 def said(problems):
     return [(str(p.path.parent.name), p.path.name, p.what) for p in problems]
+
+
+@pytest.mark.parametrize(("module", "name"), [("shards", "ParquetFile"), ("changes", "read_table")])
+def test_a_shard_that_could_not_be_read_this_time_is_not_called_damaged(made, monkeypatch, module, name):
+    """What is called damaged is moved away by --set-aside."""
+    _, store, _ = made
+    stale = OSError(errno.ESTALE, "Stale file handle")
+
+    def fails(*_, **__):
+        raise stale
+
+    monkeypatch.setattr(pq, name, fails)
+    with pytest.raises(OSError, match="Stale file handle") as raised:
+        verify(store) if module == "shards" else record_of(store / f"base/{shard_name(0)}.parquet")
+    assert raised.value is stale
 
 
 def test_a_sound_store_has_no_problem(made):

@@ -1,10 +1,14 @@
 import gc
 import runpy
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -85,8 +89,8 @@ def test_damage_is_found_in_a_worker(small_store, tmp_path):
 
 
 def test_too_little_shared_memory_is_said(reader, monkeypatch):
-    monkeypatch.setattr(loader.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 1000))
-    with pytest.raises(StudyError, match=r"MiB there; it has 0 free. Give it more"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 1000))
+    with pytest.raises(StudyError, match=r"/dev/shm: loading takes .* MiB there; it has 0 MiB free. Give it more"):
         list(decoded_batches(reader, BATCHES, 1))
 
 
@@ -217,3 +221,39 @@ def test_workers_can_import_the_script_that_starts_them():
     """Worker processes import the main script under another name, without Snakemake's variables."""
     script = Path(__file__).parents[3] / "workflow/scripts/predict.py"
     assert "snakemake" not in runpy.run_path(str(script), run_name="__mp_main__")
+
+
+#: Asks its whole group to stop after the first batch, and reads on; then says how many workers it has.
+ASKED = """
+import os, signal, sys, time
+import numpy as np, psutil
+from cxrscale.store.reader import StoreReader
+from cxrscale.train import loader
+
+loader.LOAD_BYTES = 0  # a load is one picture: workers are ahead by four
+for number in loader.REQUESTS:
+    signal.signal(number, lambda *_: None)
+batches = loader.decoded_batches(StoreReader(sys.argv[1]), [np.array([row]) for row in range(40)], 2)
+next(batches)
+below = psutil.Process().children(recursive=True)
+for number in loader.REQUESTS:
+    os.killpg(0, number)
+time.sleep(0.5)
+print(sum(1 for _ in batches), *(process.pid for process in below), flush=True)
+batches = loader.decoded_batches(StoreReader(sys.argv[1]), [np.array([row]) for row in range(40)], 2)
+next(batches)
+print(*(process.pid for process in psutil.Process().children(recursive=True)), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_load_on_when_all_are_asked_to_stop_and_end_with_their_trainer(small_store):
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED, str(small_store.folder)],
+        capture_output=True, text=True, timeout=120, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (count, *first), second = (list(map(int, line.split())) for line in done.stdout.splitlines())
+    assert count == 39, done.stderr
+    started = [psutil.Process(pid) for pid in {*first, *second} if psutil.pid_exists(pid)]
+    assert psutil.wait_procs(started, timeout=20)[1] == []

@@ -1,19 +1,11 @@
+import copy
+
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from cxrscale.common.errors import StudyError
-from cxrscale.train.models import (
-    build_model,
-    calibrate_batch_norm,
-    feature_map,
-)
-from cxrscale.train.normalisation import set_normalisation
-
-
-def features(n=16, channels=3, seed=0):
-    return torch.randn(n, channels, 5, 4, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+from cxrscale.train.models import build_model, feature_map
 
 
 def test_a_model_takes_grey_and_gives_a_logit_a_finding_fixed_by_the_seed():
@@ -43,6 +35,37 @@ def test_the_first_convolution_of_imagenet_weights_is_summed_over_rgb(tmp_path):
     assert torch.allclose(grey, source.eval().forward_features(x.expand(1, 3, 32, 32)), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_logits_are_float32_within_autocast(name):
+    """bfloat16 has 128 values between 1 and 2, so many images would share a logit."""
+    model = build_model(name, 1, 0).eval()
+    side = 160 if name == "test_vit" else 32
+    x = torch.rand(24, 1, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        logits = model(x)
+        again = model.forward_head(model.forward_features(x))
+    assert logits.dtype == torch.float32
+    assert len(logits.unique()) == 24
+    assert torch.equal(logits, again)
+
+
+def test_float32_is_not_tf32():
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    build_model("test_resnet", 1, 0)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_copied_network_has_its_own_head():
+    model = build_model("test_resnet", 1, 0).eval()
+    copied = copy.deepcopy(model)
+    torch.nn.init.zeros_(copied.get_classifier().weight)
+    torch.nn.init.zeros_(copied.get_classifier().bias)
+    x = torch.rand(1, 1, 32, 32)
+    assert float(copied(x).detach()) == 0
+    assert float(model(x).detach()) != 0
+
+
 def test_unknown_models_and_weights_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(StudyError, match="models: no_such_model cannot be made"):
         build_model("no_such_model", 3, 0)
@@ -61,17 +84,13 @@ def test_unknown_models_and_weights_that_do_not_fit_are_refused(tmp_path):
         build_model("test_resnet", 3, 0, tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("group", [None, 4])
-def test_calibration_sets_the_mean_over_the_batches(group):
-    model = nn.Sequential(nn.BatchNorm2d(3))
-    if group:
-        set_normalisation(model, "groups", group)
-    batches = [features(4, seed=s) for s in range(3)]
-    calibrate_batch_norm(model, batches)
-    expected = torch.stack([b.mean(dim=(0, 2, 3)) for b in batches]).mean(dim=0)
-    assert torch.allclose(model[0].running_mean, expected, atol=1e-5)
-    assert model[0].momentum == 0.1
-    assert not model.training
+def test_layers_that_draw_at_random_are_off():
+    """What they draw would depend on the micro-batch."""
+    for name in ("nextvit_small", "rexnet_100", "ghostnet_050"):
+        model = build_model(name, 2, 0)
+        rates = [getattr(m, k, 0.0) for m in model.modules() for k in ("p", "drop_prob", "drop_rate")]
+        assert len(rates) > 100
+        assert not any(rate for rate in rates if isinstance(rate, float)), name
 
 
 def test_a_transformer_has_no_feature_map():

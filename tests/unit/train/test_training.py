@@ -1,29 +1,34 @@
+import contextlib
 import csv
+import errno
 import json
 import math
 import os
-import pickle
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from cxrscale.common import sole_writer
 from cxrscale.common.errors import StudyError
-from cxrscale.train import training
+from cxrscale.common.sole_writer import SoleWriter
+from cxrscale.train import batches, training, update
 from cxrscale.train.distributed import Processes
 from cxrscale.train.interruption import INTERRUPTED_STATUS, Interrupted, StopRequest, run_as_job
-from cxrscale.train.learner import Learner
+from cxrscale.train.learner import Learner, Origin
 from cxrscale.train.loader import select_examples
+from cxrscale.train.micro_batch import ways_of
 from cxrscale.train.models import build_model
 from cxrscale.train.record import OUTPUTS, mean_auroc
 from cxrscale.train.settings import RunSettings, TrainingSettings
-from cxrscale.train.training import train_learner
+from cxrscale.train.task import Task
+from cxrscale.train.training import LOCK, train_learner
+from cxrscale.train.update import Updater
 
 #: 32 images to train on: four updates an epoch.
 SETTINGS = TrainingSettings(
@@ -33,18 +38,18 @@ SETTINGS = TrainingSettings(
 RUN = RunSettings(micro_batch_images=8, activation_checkpointing=False, channels_last=True, workers=0)
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
+ORIGIN = Origin(code="code", store="small-1", index="index", targets="targets", initial_weights=None)
 
 
 @pytest.fixture
 def train(small_store, reader):
     def run(folder, settings=SETTINGS, **changed):
         arguments = {
-            "folder": folder, "model_name": "test_resnet", "resolution_px": 32, "seed": 1, "settings": settings,
-            "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
-            "processes": ALONE,
+            "folder": folder, "model": "test_resnet", "resolution_px": 32, "seed": 1, "settings": settings,
+            "targets": small_store.targets, "store": reader, "weights": None, "origin": ORIGIN,
         }  # fmt: skip
         how = {k: changed.pop(k) for k in list(changed) if k in RunSettings.__dataclass_fields__}
-        train_learner(**(arguments | {"run": replace(RUN, **how)} | changed))
+        train_learner(Task(**(arguments | {"run": replace(RUN, **how)} | changed)), ALONE)
 
     return run
 
@@ -61,23 +66,21 @@ def weights(folder) -> bytes:
 
 def logits_of(folder, reader, examples):
     """Logits as whoever uses the learner's folder computes them."""
-    learner = Learner.read(folder / "learner.json")
-    network = learner.network(folder / "weights.safetensors", CPU)
-    return learner.logits(network, reader, examples.rows, CPU, batch_images=3, workers=0)
+    return Learner.load(folder, CPU).predict(reader, examples.rows, batch_images=3)
 
 
 def stop_after(monkeypatch, *updates):
     """Send this process a SIGTERM in the middle of the run's updates of these numbers, from 1."""
-    original, done = training.Training._update, []
+    original, done = Updater.update, []
 
     def update(*args):
-        loss = original(*args)
+        found = original(*args)
         done.append(1)
         if len(done) in updates:
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss
+        return found
 
-    monkeypatch.setattr(training.Training, "_update", update)
+    monkeypatch.setattr(Updater, "update", update)
     return done
 
 
@@ -87,11 +90,11 @@ def undisturbed(small_store, tmp_path_factory):
     from cxrscale.store.reader import StoreReader
 
     folder = tmp_path_factory.mktemp("undisturbed")
-    train_learner(
-        folder=folder, model_name="test_resnet", resolution_px=32, seed=1, settings=SETTINGS,
-        targets=small_store.targets, store=StoreReader(small_store.folder), weights=None, inputs_digest="inputs",
-        run=RUN, processes=ALONE,
+    task = Task(
+        folder=folder, model="test_resnet", resolution_px=32, seed=1, settings=SETTINGS, targets=small_store.targets,
+        store=StoreReader(small_store.folder), weights=None, origin=ORIGIN, run=RUN,
     )  # fmt: skip
+    train_learner(task, ALONE)
     return folder
 
 
@@ -104,21 +107,21 @@ def test_mean_auroc_leaves_out_findings_of_one_class_and_masked_images():
 
 
 def gradient_of(monkeypatch, train, folder, settings, **how):
-    """Gradient and loss of the first update, and the running statistics after it."""
+    """Gradient and loss of the first update."""
     found = []
 
     class Seen(Exception):  # noqa: N818
         pass
 
-    def update(self, at, parts, rate):
+    def update(self, *args):
         self.optimiser.step = lambda: None
-        loss = original(self, at, parts, rate)
-        found.append((torch.cat([p.grad.flatten() for p in self.parameters]), loss, dict(self.model.named_buffers())))
+        loss, _ = original(self, *args)
+        found.append((torch.cat([p.grad.flatten() for p in self.parameters]), loss))
         raise Seen
 
-    original = training.Training._update
+    original = Updater.update
     with monkeypatch.context() as patch:
-        patch.setattr(training.Training, "_update", update)
+        patch.setattr(Updater, "update", update)
         with pytest.raises(Seen):
             train(folder, settings, **how)
     return found[0]
@@ -126,23 +129,75 @@ def gradient_of(monkeypatch, train, folder, settings, **how):
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "densenet121"])
 @pytest.mark.parametrize("kind", ["groups", "frozen"])
-def test_the_micro_batch_changes_gradient_and_statistics_by_rounding_alone(train, tmp_path, monkeypatch, name, kind):
+def test_the_micro_batch_changes_the_gradient_by_rounding_alone(train, tmp_path, monkeypatch, name, kind):
     settings = replace(SETTINGS, batch_images=16, normalisation=kind)
     runs = [
         gradient_of(
-            monkeypatch, train, tmp_path / f"{n}{again}", settings, model_name=name, micro_batch_images=n,
+            monkeypatch, train, tmp_path / f"{n}{again}", settings, model=name, micro_batch_images=n,
             activation_checkpointing=again,
         )
         for n, again in ((16, False), (8, False), (4, False), (4, True))
     ]  # fmt: skip
-    gradient, loss, buffers = runs[0]
+    gradient, loss = runs[0]
     assert gradient.norm() > 0.01
-    for other, other_loss, other_buffers in runs[1:]:
+    for other, other_loss in runs[1:]:
         # DenseNet's last statistics are over four values each, which magnifies rounding.
         assert (other - gradient).norm() < (2e-3 if name == "densenet121" else 1e-4) * gradient.norm()
         assert other_loss == pytest.approx(loss, rel=1e-5)
-        for key, value in buffers.items():
-            assert torch.allclose(other_buffers[key].float(), value.float(), rtol=1e-4, atol=1e-5), key
+
+
+@pytest.mark.parametrize("how", [{}, {"ema_decay": 0.9}, {"normalisation": "synchronised"}], ids=str)
+def test_running_statistics_are_those_of_the_weights_that_are_kept(train, small_store, reader, tmp_path, how):
+    """The first layer's, worked out here from all 32 training images, which fill four batches."""
+    train(tmp_path, replace(SETTINGS, learning_rate=2e-2, **how))
+    learner = Learner.load(tmp_path, CPU)
+    first = next(m for m in learner.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    rows = select_examples(small_store.targets, reader, "train").rows
+    learner.predict(reader, rows, batch_images=32)
+    assert len(seen[0]) == 32
+    assert torch.allclose(first.running_mean, seen[0].mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+    assert torch.allclose(first.running_var, seen[0].var(dim=(0, 2, 3), correction=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "together"), [("synchronised", True), ("groups", False)])
+def test_a_process_short_of_memory_that_normalises_with_others_ends_at_once(
+    train, tmp_path, monkeypatch, kind, together
+):
+    """The others wait for it within a layer, where no message about it comes. Else they hear of it."""
+
+    def gradients(self, *given):
+        self.processes = Processes(0, 2, CPU)
+
+        def forward(x):
+            raise torch.OutOfMemoryError
+
+        self.forward = forward
+        found = original(self, *given)
+        self.processes = ALONE
+        return found
+
+    original = Updater._gradients
+    monkeypatch.setattr(Updater, "_gradients", gradients)
+    with pytest.raises(torch.OutOfMemoryError if together else StudyError):
+        train(tmp_path, replace(SETTINGS, normalisation=kind))
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [(1, 8), (23, 16), (1024, 32)])
+def test_statistics_come_from_whole_batches_of_the_same_images(train, tmp_path, monkeypatch, wanted, taken):
+    samples = []
+    original = batches.Batches.sample
+
+    def sample(self, *args):
+        samples.append(original(self, *args))
+        return samples[-1]
+
+    monkeypatch.setattr(batches.Batches, "sample", sample)
+    train(tmp_path, replace(SETTINGS, statistics_images=wanted))
+    first, second = ([e for batch in s for part in batch.parts for e in part] for s in samples)
+    assert first == second
+    assert len(set(first)) == taken
 
 
 def test_statistics_over_each_micro_batch_make_it_a_setting(train, tmp_path, monkeypatch):
@@ -194,6 +249,45 @@ def test_event_files_hold_the_history(undisturbed):
     assert "validation_auroc" in events.Tags()["scalars"]
     values = [event.value for event in events.Scalars("train_loss")]
     assert values == pytest.approx([row["train_loss"] for row in history(undisturbed)])
+
+
+def test_a_fault_of_the_curves_costs_no_epoch(train, undisturbed, tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(training, "write_events", full)
+    train(tmp_path)
+    assert "TensorBoard's file could not be written" in caplog.text
+    assert history(tmp_path) == history(undisturbed)
+
+
+def test_a_request_to_stop_while_the_learner_is_written_lets_it_be_written(train, undisturbed, tmp_path, monkeypatch):
+    write = training.write_outputs
+
+    def asked(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(*given)
+
+    monkeypatch.setattr(training, "write_outputs", asked)
+    train(tmp_path)
+    assert weights(tmp_path) == weights(undisturbed)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(("normalisation", "unit"), [("per_micro_batch", 16), ("groups", 4)])
+def test_the_images_of_batch_statistics_stay_together_on_any_number_of_gpus(small_store, reader, normalisation, unit):
+    settings = replace(SETTINGS, batch_images=32, normalisation=normalisation)
+    run = replace(RUN, micro_batch_images=16)
+    task = Task(None, "test_resnet", 32, 0, settings, run, small_store.targets, reader, None, ORIGIN)
+    examples = select_examples(small_store.targets, reader, "train")
+    for world in (1, 2, 3, 8):
+        found = []
+        for rank in range(world):
+            processes = Processes(rank, world, CPU)
+            (way, *_) = ways_of(settings, run, world, CPU)
+            (batch,) = batches.Batches(task, examples, processes).of_epoch(0, way.micro_batch_images)
+            found += [part[i : i + unit].tolist() for part in batch.parts for i in range(0, len(part), unit)]
+        assert found == [batch.examples[i : i + unit].tolist() for i in range(0, 32, unit)]
 
 
 def test_a_training_writes_weights_history_and_cost(undisturbed, small_store, reader):
@@ -257,14 +351,14 @@ def test_workers_change_no_bit(train, undisturbed, tmp_path, monkeypatch, worker
 
 
 def test_random_numbers_drawn_in_training_go_on_too(train, tmp_path, monkeypatch):
-    """With dropout the weights depend on torch's random state, which the checkpoint must hold."""
+    """With dropout the weights depend on random numbers. They must neither begin anew nor depend on the host."""
 
     def with_dropout(*args):
         model = build_model(*args)
         model.drop_rate = 0.5
         return model
 
-    monkeypatch.setattr(training, "build_model", with_dropout)
+    monkeypatch.setattr(update, "build_model", with_dropout)
     one = replace(SETTINGS, epochs=1)
     train(tmp_path / "whole", one)
     stop_after(monkeypatch, 2)
@@ -276,7 +370,7 @@ def test_random_numbers_drawn_in_training_go_on_too(train, tmp_path, monkeypatch
 
 
 def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undisturbed, tmp_path, monkeypatch):
-    original, calls = training.Training._update, []
+    original, calls = Updater.update, []
 
     def update(*args):
         calls.append(1)
@@ -284,7 +378,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_result(train, undi
             raise MemoryError
         return original(*args)
 
-    monkeypatch.setattr(training.Training, "_update", update)
+    monkeypatch.setattr(Updater, "update", update)
     with pytest.raises(MemoryError):
         train(tmp_path, checkpoint_s=0.0)  # a checkpoint after every update
     train(tmp_path)
@@ -311,8 +405,15 @@ def test_the_same_training_is_brought_back_and_another_one_supersedes_it(train, 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"inputs_digest": "other data"}, {"seed": 2}, {"settings": replace(SETTINGS, learning_rate=1e-3)}],
-    ids=["data or code", "seed", "settings"],
+    [
+        {"origin": replace(ORIGIN, code="other")},
+        {"origin": replace(ORIGIN, targets="other")},
+        {"origin": replace(ORIGIN, index="other")},
+        {"origin": replace(ORIGIN, initial_weights="other")},
+        {"seed": 2},
+        {"settings": replace(SETTINGS, learning_rate=1e-3)},
+    ],
+    ids=["code", "targets", "pictures", "initial weights", "seed", "settings"],
 )
 def test_a_checkpoint_of_another_training_is_not_gone_on_from(train, tmp_path, monkeypatch, changed):
     done = stop_after(monkeypatch, 2, 3)
@@ -322,7 +423,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(train, tmp_path, m
         train(tmp_path, **changed)
     assert len(done) == 3  # it began anew
     assert len(list((tmp_path / "superseded").glob("*/checkpoint.pt"))) == 1
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=False)["state"]["update"] == 1
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]["update"] == 1
 
 
 def test_too_few_images_are_refused(train, tmp_path, small_store):
@@ -334,10 +435,59 @@ def test_too_few_images_are_refused(train, tmp_path, small_store):
 
 
 def test_a_loss_that_is_not_finite_names_epoch_and_images(train, tmp_path, monkeypatch):
-    original = training.augmented_batches
-    monkeypatch.setattr(training, "augmented_batches", lambda *a, **k: (x * float("nan") for x in original(*a, **k)))
+    original = batches.augmented_batches
+    monkeypatch.setattr(batches, "augmented_batches", lambda *a, **k: (x * float("nan") for x in original(*a, **k)))
     with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1; .*Images of the batch: image\d\d, "):
         train(tmp_path)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for its device: values that are asked for, and copies to the host."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.found = []
+        for name in ("tolist", "item", "cpu", "__bool__", "__float__", "__int__"):
+            monkeypatch.setattr(torch.Tensor, name, self.counted(name))
+
+    def counted(self, name):
+        original = getattr(torch.Tensor, name)
+
+        def method(tensor, *args):
+            self.found.append(name)
+            with self.paused():
+                return original(tensor, *args)
+
+        return method
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Within, what is done for the call that was counted is not counted again."""
+        before = len(self.found)
+        yield
+        del self.found[before:]
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.name() in ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal"):
+            self.found.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("micro_batch_images", [4, 8])
+def test_an_update_waits_for_its_device_once(train, tmp_path, monkeypatch, micro_batch_images):
+    """Whatever the number of micro-batches: else a GPU stands still in between."""
+    settings = replace(SETTINGS, epochs=1, clip_grad_norm=0.1, ema_decay=0.9, pos_weight="balanced")
+    original, waits = Updater.update, []
+
+    def counted(*args):
+        with monkeypatch.context() as patch, Waits(patch) as mode:
+            found = original(*args)
+        waits.append(mode.found)
+        return found
+
+    monkeypatch.setattr(Updater, "update", counted)
+    train(tmp_path, settings, micro_batch_images=micro_batch_images)
+    assert waits[1:] == [["tolist"]] * 3  # the first also starts the loader, which draws a number on the host
 
 
 @pytest.mark.parametrize(("wanted", "micro"), [(1, 8), (8, 8), (20, 16), (40, 16), (64, 16)])
@@ -362,7 +512,7 @@ def short_of_memory(monkeypatch, most):
         model.forward = limited
         return model
 
-    monkeypatch.setattr(training, "build_model", small)
+    monkeypatch.setattr(update, "build_model", small)
 
 
 def test_an_update_that_runs_out_of_memory_is_done_again_in_smaller_parts(train, undisturbed, tmp_path, monkeypatch):
@@ -372,10 +522,10 @@ def test_an_update_that_runs_out_of_memory_is_done_again_in_smaller_parts(train,
     stop_after(monkeypatch, 6)
     with pytest.raises(Interrupted):
         train(tmp_path / "short", micro_batch_images=8)
-    found = torch.load(tmp_path / "short/checkpoint.pt", weights_only=False)["state"]["micro_batch"]
+    found = torch.load(tmp_path / "short/checkpoint.pt", weights_only=True)["updater"]["micro_batch"]
     assert found["way"] == [4, False]
     short_of_memory(monkeypatch, 4)
-    monkeypatch.setattr(training.MicroBatch, "shrink", lambda self: pytest.fail("it was not remembered"))
+    monkeypatch.setattr(update.MicroBatch, "shrink", lambda self: pytest.fail("it was not remembered"))
     train(tmp_path / "short", micro_batch_images=8)
     assert weights(tmp_path / "short") == weights(tmp_path / "fours")
     assert history(tmp_path / "short") == history(tmp_path / "fours")
@@ -412,58 +562,6 @@ def test_a_compiled_model_learns_the_same(train, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
-#: Trains in child processes that it forks, so that torch is imported once: undisturbed, and killed at random moments.
-KILLS = """
-import os, pickle, random, signal, sys, time
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from cxrscale.train import training
-from cxrscale.train.interruption import run_as_job
-arguments, folder = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
-
-def attempt(name, after_s=None, how=None):
-    child = os.fork()
-    if not child:
-        run_as_job(lambda: training.train_learner(folder=folder / name, **arguments))
-        os._exit(0)
-    if how is not None:
-        time.sleep(after_s)
-        os.kill(child, how)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-start = time.monotonic()
-assert attempt("undisturbed") == 0
-whole_s = time.monotonic() - start
-ends, moments = [], random.Random(int(sys.argv[3]))
-for number in range(8):
-    how = signal.SIGTERM if number % 4 == 3 else signal.SIGKILL
-    ends.append(attempt("killed", moments.uniform(0.05, 0.25) * whole_s, how))
-ends.append(attempt("killed"))
-print(*ends)
-"""
-
-
-def test_a_training_killed_at_random_moments_ends_with_the_same_bits(small_store, reader, tmp_path):
-    """Also with `kill -9`, and in the middle of writing a checkpoint, which is done after every update."""
-    arguments = {
-        "model_name": "test_resnet", "resolution_px": 32, "seed": 1, "settings": replace(SETTINGS, epochs=30),
-        "targets": small_store.targets, "store": reader, "weights": None, "inputs_digest": "inputs",
-        "processes": ALONE, "run": replace(RUN, checkpoint_s=0),
-    }  # fmt: skip
-    (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
-    moments = str(np.random.default_rng().integers(2**31))
-    command = [sys.executable, "-c", KILLS, str(tmp_path / "arguments"), str(tmp_path), moments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    *ends, last = map(int, done.stdout.split())
-    assert ends.count(-signal.SIGKILL) >= 2, (moments, ends)
-    assert set(ends) <= {-signal.SIGKILL, INTERRUPTED_STATUS, 0}
-    assert last == 0
-    assert weights(tmp_path / "killed") == weights(tmp_path / "undisturbed"), moments
-    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
-
-
 def test_an_interruption_ends_the_process_with_its_own_status():
     def interrupted():
         raise Interrupted("SIGTERM")
@@ -479,3 +577,35 @@ def test_signals_are_as_before_afterwards():
         os.kill(os.getpid(), signal.SIGUSR1)
         assert stop.signal == signal.SIGUSR1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_one_process_trains_a_learner_at_a_time(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(sole_writer, "WAIT_S", 0)
+    monkeypatch.setattr(sole_writer, "POLL_S", 0)
+    with (
+        SoleWriter(tmp_path / "learner" / LOCK),
+        pytest.raises(StudyError, match=f"process {os.getpid()} on .* writes"),
+    ):
+        train(tmp_path / "learner")
+    assert list((tmp_path / "learner").iterdir()) == []
+    train(tmp_path / "learner")
+    assert not (tmp_path / "learner" / LOCK).exists()
+
+
+@pytest.mark.parametrize("at", [2, 8])
+def test_a_training_that_was_taken_for_dead_overwrites_nothing(train, tmp_path, monkeypatch, at):
+    """It was suspended, say, and another one has gone on from its checkpoint: in the middle, and before its last."""
+    original, done = Updater.update, []
+
+    def update(*args):
+        done.append(1)
+        if len(done) == at:
+            (tmp_path / LOCK).write_text("another's")
+            (tmp_path / "checkpoint.pt").write_text("another's")
+        return original(*args)
+
+    monkeypatch.setattr(Updater, "update", update)
+    with pytest.raises(StudyError, match="did not keep its lock"):
+        train(tmp_path)
+    assert (tmp_path / LOCK).read_text() == (tmp_path / "checkpoint.pt").read_text() == "another's"
+    assert not any((tmp_path / name).exists() for name in OUTPUTS)

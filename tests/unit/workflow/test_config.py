@@ -225,6 +225,11 @@ def test_a_learner_has_the_settings_of_the_config():
             {"overrides": [{"resolution_px": 256, "settings": {"batch_images": 20}}]},
             "must be a multiple of norm_group_images",
         ),
+        (
+            {"normalisation": "synchronised", "gpus": 2, "activation_checkpointing": True},
+            "on 2 GPUs, goes with activation_checkpointing auto or false",
+        ),
+        ({"normalisation": "synchronised", "nodes": 3}, r"needs batch_images (64) to be a multiple of the GPUs"),
         ({"normalisation": "per_micro_batch"}, "makes micro_batch_images a setting: give a number"),
     ],
 )
@@ -319,7 +324,7 @@ def test_every_number_and_list_of_the_config_is_of_the_kinds_that_check_it():
                 assert kind not in (int, float) or no_truth_value in checks, f"{where}: use Whole or Real"
                 is_list = get_origin(kind) is list or (get_origin(kind) is dict and kind != dict[str, Any])
                 assert not is_list or distinct in checks, f"{where}: add Distinct"
-    assert len(sections) == 19
+    assert len(sections) == 20
 
 
 @pytest.mark.parametrize("name", config_page.FILES)

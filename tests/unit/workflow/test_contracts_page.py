@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cxrscale.common.tables import Column, Table
-from cxrscale.results import TABLES
+from cxrscale.results import RECORDS, TABLES
 from cxrscale.workflow.contracts_page import described, page
 
 
@@ -14,6 +14,7 @@ def test_page_is_up_to_date() -> None:
 
 def test_every_column_is_explained() -> None:
     columns = [c for table in TABLES.values() for c in [*table.columns, *table.per_finding]]
+    columns += [field for record in RECORDS.values() for field in record.fields]
     assert len(columns) > 60
     assert all(c.meaning for c in columns)
 

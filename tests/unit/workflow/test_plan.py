@@ -117,7 +117,7 @@ def test_another_snakemake_is_not_a_reason_to_fail(caplog: pytest.LogCaptureFixt
     logger = logging.getLogger("of a workflow")
     event = {"event": SimpleNamespace(name="RUN_INFO")}
     try:
-        plan.announce(SimpleNamespace(dag=SimpleNamespace()), logger, CONFIG, RuntimeError)
+        plan.announce(SimpleNamespace(dag=SimpleNamespace()), logger, CONFIG, RuntimeError, lambda *_: 0.0)
         with caplog.at_level(logging.INFO, logger.name):
             logger.info("Job stats", extra=event)
         assert [record.getMessage() for record in caplog.records] == ["Job stats"]
