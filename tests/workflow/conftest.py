@@ -4,7 +4,6 @@ import hashlib
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 import timm
 from filelock import FileLock
 from safetensors.torch import save_file
+
+from . import forked
 
 ROOT = Path(__file__).parents[2]
 TINY = "tests/workflow/tiny.yaml"
@@ -39,13 +40,8 @@ def give_weights(folder: Path) -> None:
 
 
 def snakemake(folder: Path, *arguments: str, config: str | None = TINY) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake in `folder`, both streams in stdout."""
-    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2"]
-    if config:
-        command += ["--configfile", config]
-    return subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200
-    )
+    """Run Snakemake in `folder` with two cores, both streams in stdout."""
+    return forked.snakemake(folder, *arguments, "--cores", "2", *(["--configfile", config] if config else []))
 
 
 @dataclass(frozen=True)
