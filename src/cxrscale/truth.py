@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrscale.combine.methods import BEST_SINGLE, PRIMARY
-from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES, CHOSEN, MEAN
+from cxrscale.common.rows import ALL_FINDINGS, ALL_SIZES, MEAN, STRONGEST
 from cxrscale.evaluate.contracts import BETTER_BELOW, CONFIRMATORY, EQUIVALENT, NEEDS
 from cxrscale.results import Study
 
@@ -51,7 +51,7 @@ class Found:
         differences, gains, control = map(self.study.table, ("differences", "gains", "control"))
         self.differences = differences[differences["kind"] == CONFIRMATORY]
         self.gains = gains[(gains["method"] == PRIMARY) & (gains["against"] == BEST_SINGLE)]
-        self.control = control[(control["method"] == PRIMARY) & (control["control"] == CHOSEN)]
+        self.control = control[(control["method"] == PRIMARY) & (control["control"] == STRONGEST)]
         self.models = list(dict.fromkeys(self.levels["model"]))
         self.resolutions_px = sorted(int(r) for r in set(self.levels["resolution_px"]))
         self.reference_px = int(self.sufficient["reference_px"].iloc[0])

@@ -1,10 +1,8 @@
 """The tables that this stage writes: ensembles, their scale weights, gains and control (docs/stacking.md)."""
 
-from cxrscale.common.rows import ALL_LEARNERS, CHOSEN, MEAN
+from cxrscale.common.rows import ALL_LEARNERS, MEAN, STRONGEST
+from cxrscale.common.scope import SCOPE
 from cxrscale.common.tables import Column, Table
-
-#: Seeds from which on the chance of training is part of the gains' intervals; with fewer they are about these learners.
-SEEDS = 3
 
 _METHOD = Column("method", "text", "a method of cxrscale.combine.methods")
 _SET = (
@@ -20,7 +18,7 @@ _LEARNER = (
 _UNDEFINED = "undefined, see reason"
 _TEST = (
     Column("p", "float64", "two-sided, from the variance that the interval comes from", null=_UNDEFINED),
-    Column("p_holm", "float64", "p after Holm's correction over findings", null="exploratory, the mean, or p is empty"),
+    Column("p_holm", "float64", "p after Holm's correction over findings", null="exploratory, the mean, or see reason"),
 )
 _REASON = Column("reason", "text", "why a value is empty", null="nothing is empty")
 
@@ -72,11 +70,11 @@ STACKED = Table(
         Column("finding", "text", f"the finding; {MEAN}: mean over the findings that have a value"),
         _METHOD,
         Column("auroc", "float64", "test AUROC", null=_UNDEFINED),
-        Column("lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("lower", "float64", "lower end of its interval", null=_UNDEFINED),
         Column("upper", "float64", "upper end of its interval", null=_UNDEFINED),
         Column("log_loss", "float64", "mean log loss on test, in nats", null=_UNDEFINED),
         Column("gain", "float64", "AUROC minus that of the best single learner", null=_UNDEFINED),
-        Column("gain_lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("gain_lower", "float64", "lower end of its interval", null=_UNDEFINED),
         Column("gain_upper", "float64", "upper end of its interval", null=_UNDEFINED),
         Column("learner", "text", "the learner that the method picks, as model-resolution", null="it combines them"),
         _REASON,
@@ -87,10 +85,9 @@ STACKED = Table(
 GAINS = Table(
     name="gains",
     file="{study}/stacking/gains.csv",
-    made_by="`combine.ensembles.gain_rows`; errors and intervals by `combine.estimates.contrast`",
+    made_by="`combine.ensembles.gain_rows`; errors and intervals by `evaluate.averaging.means_over`",
     shown=True,
-    row=f"a way of combining against another for a finding, averaged over folds and seeds; from {SEEDS} seeds on, "
-    "intervals and p count the chance of training beside patients",
+    row="a way of combining against another for a finding, averaged over folds and seeds",
     columns=(
         _SET[0],
         STACKED.columns[3],
@@ -98,16 +95,17 @@ GAINS = Table(
         Column("against", "text", "the method that the gain is counted from"),
         Column("n_learners", "int32", "learners that are combined"),
         Column("auroc", "float64", "test AUROC of method", null=_UNDEFINED),
-        Column("auroc_lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("auroc_lower", "float64", "lower end of its interval", null=_UNDEFINED),
         Column("auroc_upper", "float64", "upper end of its interval", null=_UNDEFINED),
         Column("gain", "float64", "AUROC of method minus that of against", null=_UNDEFINED),
-        Column("lower", "float64", "lower end of its interval, by the clustered variance", null=_UNDEFINED),
+        Column("lower", "float64", "lower end of its interval", null=_UNDEFINED),
         Column("upper", "float64", "upper end of its interval", null=_UNDEFINED),
         *_TEST,
         Column("boot_lower", "float64", "as lower, by the patient bootstrap", null="exploratory method, or undefined"),
         Column("boot_upper", "float64", "as upper, by the patient bootstrap", null="exploratory method, or undefined"),
         Column("sd_seeds", "float64", "standard deviation of the gain over seeds, within a fold", null="one seed"),
         Column("n_pairs", "int32", "folds times seeds that were averaged"),
+        SCOPE,
         _REASON,
     ),
     key=("ensemble", "finding", "method", "against"),
@@ -116,16 +114,21 @@ GAINS = Table(
 CONTROL = Table(
     name="control",
     file="{study}/stacking/control.csv",
-    made_by="`combine.control.control_rows`; errors and intervals by `combine.estimates.contrast`, from the variance "
-    "of patients by `evaluate.clustered.influence_covariance` and of training by `combine.control._training`",
+    made_by="`combine.control.control_rows`; errors and intervals by `evaluate.averaging.means_over`, from what each "
+    "seed brings by `combine.control._by_seed`",
     shown=True,
     row="an ensemble over resolutions against one of equally many learners of one resolution, averaged over folds",
     columns=(
         Column("model", "text", "the model whose resolutions are combined"),
         STACKED.columns[3],
         Column("method", "text", "how both are combined: a method of cxrscale.combine.methods that combines"),
-        Column("control", "text", f"resolution of the control in px, or {CHOSEN}: the best on validate"),
-        Column("chosen_px", "text", f"{CHOSEN}: the resolution that validate chose, by fold", null="others"),
+        Column(
+            "control",
+            "text",
+            f"resolution of the control in px, or {STRONGEST}: the one with the highest AUROC on test, with the p of a "
+            "gain over every one",
+        ),
+        Column("strongest_px", "int32", f"{STRONGEST}: its resolution", null="others"),
         Column("n_learners", "int32", "learners in each ensemble"),
         Column("n_seeds", "int32", "seeds that every resolution of the model has"),
         Column("auroc_resolutions", "float64", "test AUROC of the ensemble over resolutions", null=_UNDEFINED),
@@ -133,7 +136,13 @@ CONTROL = Table(
         Column("effect", "float64", "auroc_resolutions minus auroc_control", null=_UNDEFINED),
         Column("lower", "float64", "lower end of its interval, over patients and training", null=_UNDEFINED),
         Column("upper", "float64", "upper end of its interval", null=_UNDEFINED),
-        *_TEST,
+        Column(
+            "p",
+            "float64",
+            f"two-sided, of no effect; {STRONGEST}: the largest over all controls, 1 where one is not beaten",
+            null=_UNDEFINED,
+        ),
+        _TEST[1],
         Column("n_folds", "int32", "folds that were averaged"),
         _REASON,
     ),

@@ -9,22 +9,21 @@ makes them more alike; so seeds differ within both.)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
 
-from cxrscale.combine.ensembles import FoldScores, LearnerKey, correct
-from cxrscale.combine.estimates import Estimate, TrainingVariance, average, contrast, estimate, training_variance
+from cxrscale.combine.ensembles import NO_VALUE, FoldScores, LearnerKey, correct
 from cxrscale.combine.methods import combining, fit_all
 from cxrscale.combine.settings import StackingSettings
-from cxrscale.common.rows import CHOSEN, MEAN
-from cxrscale.evaluate.auroc import auroc
+from cxrscale.common.rows import MEAN, STRONGEST
+from cxrscale.evaluate.averaging import FoldAuroc, Spread, difference_intervals, joined, mean_component, means_over
+from cxrscale.evaluate.clustered import Components, components
+from cxrscale.evaluate.verdicts import NO_VARIANCE, p_different, reason_without
 
 #: None -> the ensembles over resolutions, resolution -> those of one resolution; a list of learners each.
 Groups = dict[int | None, list[list[LearnerKey]]]
-#: What an AUROC is of: None -> the ensembles over resolutions, resolution -> its control, CHOSEN -> the chosen control.
-Side = int | str | None
 
 
 def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -> Groups:
@@ -41,23 +40,20 @@ def ensembles_of(model: str, resolutions: Sequence[int], seeds: Sequence[int]) -
 
 @dataclass
 class Controlled:
-    """models: model -> its resolutions, seeds and why there is no control. estimates: (model, finding) -> fold -> their
-    scores as `places`; draws: what seeds bring to these, see `_by_seed`; chosen: (model, finding, method) -> the
-    resolutions that validate chose, by fold."""
+    """models: model -> its resolutions, seeds and why there is no control. folds: (model, finding) -> of each fold,
+    what every seed brings to the AUROCs in the order of `places`."""
 
     models: dict[str, tuple[list[int], list[int], str | None]] = field(default_factory=dict)
-    estimates: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
-    draws: dict[tuple[str, str], dict[int, list[list[Estimate]]]] = field(default_factory=dict)
-    chosen: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
+    folds: dict[tuple[str, str], list[FoldAuroc]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
 
-def places(resolutions: Sequence[int]) -> dict[tuple[Side, str], int]:
-    """(side, method) -> where its AUROC is among the scores of an estimate of the control."""
-    return {key: i for i, key in enumerate(product([None, *resolutions, CHOSEN], combining()))}
+def places(resolutions: Sequence[int]) -> dict[tuple[int | None, str], int]:
+    """(None: the ensembles over resolutions, else the control's resolution; method) -> where its AUROC is."""
+    return {key: i for i, key in enumerate(product([None, *resolutions], combining()))}
 
 
-def reason_without(resolutions: Sequence[int], seeds: Sequence[int]) -> str | None:
+def reason_for_none(resolutions: Sequence[int], seeds: Sequence[int]) -> str | None:
     """Why a model's resolutions have no control, or None if they have."""
     k = len(resolutions)
     if k < 2:
@@ -74,151 +70,147 @@ def control_fold(scores: FoldScores, settings: StackingSettings, result: Control
         resolutions = sorted({px for m, px, _ in scores.learners if m == model})
         by_resolution = [{s for m, px, s in scores.learners if (m, px) == (model, r)} for r in resolutions]
         seeds = sorted(set.intersection(*by_resolution))
-        reason = reason_without(resolutions, seeds)
+        reason = reason_for_none(resolutions, seeds)
         result.models[model] = (resolutions, seeds, reason)
         if reason is not None:
             continue
-        groups = ensembles_of(model, resolutions, seeds)
-        defined, draws = [], []
+        brought = {}
         for k, finding in enumerate(scores.test.findings):
             if scores.reason(k) is None:
-                ensembles = _Ensembles(scores, k, settings.tolerance)
-                best = _best(ensembles, groups)
-                for method, resolution in best.items():
-                    result.chosen.setdefault((model, finding, method), []).append(resolution)
-                defined.append(ensembles.estimate(groups, best))
-                draws.append(_by_seed(ensembles, defined[-1], model, resolutions, seeds, best))
-                result.estimates.setdefault((model, finding), {})[scores.fold] = defined[-1]
-                result.draws.setdefault((model, finding), {})[scores.fold] = draws[-1]
-        if defined:
-            result.estimates.setdefault((model, MEAN), {})[scores.fold] = average(defined)
-            result.draws.setdefault((model, MEAN), {})[scores.fold] = [
-                [average(findings) for findings in zip(*groups, strict=True)] for groups in zip(*draws, strict=True)
-            ]
+                ensembles = Ensembles(scores, k, settings.tolerance)
+                brought[finding] = by_seed(ensembles, model, resolutions, seeds)
+        if brought:
+            brought[MEAN] = [mean_component(of_findings) for of_findings in zip(*brought.values(), strict=True)]
+        for finding, of_seeds in brought.items():
+            spread = spread_over_seeds(np.array([one.auroc for one in of_seeds]), len(resolutions))
+            found = FoldAuroc.of(joined(of_seeds), len(seeds), spread=spread)
+            result.folds.setdefault((model, finding), []).append(found)
 
 
-class _Ensembles:
-    """Ensembles for finding k, each fitted on combine once and scored on test and on validate."""
+class Ensembles:
+    """Ensembles for finding k, each fitted on combine once and scored on test."""
 
     def __init__(self, scores: FoldScores, k: int, tolerance: float) -> None:
         self.scores, self.k, self.tolerance = scores, k, tolerance
-        self.known: dict[tuple[LearnerKey, ...], tuple[Estimate, np.ndarray]] = {}
+        self.known: dict[tuple[LearnerKey, ...], Components] = {}
 
-    def score(self, learners: Sequence[LearnerKey]) -> tuple[Estimate, np.ndarray]:
-        """AUROCs of the methods that combine on test, and on validate (NaN where that has one class)."""
+    def score(self, learners: Sequence[LearnerKey]) -> Components:
+        """AUROCs of the methods that combine."""
         key = tuple(sorted(learners))
         if key not in self.known:
-            k, test, validate = self.k, self.scores.test, self.scores.validate
-            at = self.scores.members(key)
+            k, test = self.k, self.scores.test
             fitted = fit_all(self.scores.evidence(key, k, self.tolerance), combining())
-            odds = fitted.log_odds(test.logits[at, :, k])
-            found = estimate(odds, test.target[:, k], test.patient, int(test.patient.max()) + 1)
-            counted = ~np.isnan(validate.target[:, k])
-            of_validate = fitted.log_odds(validate.logits[at][:, counted, k])
-            selected = np.array([auroc(odds, validate.target[counted, k]) for odds in of_validate])
-            self.known[key] = found, selected
+            odds = fitted.log_odds(test.logits[self.scores.members(key), :, k])
+            target = test.target[:, k]
+            counted = ~np.isnan(target)
+            n_patients = int(test.patient.max()) + 1
+            self.known[key] = components(odds[:, counted], target[counted], test.patient[counted], n_patients)
         return self.known[key]
 
-    def estimate(self, groups: Groups, best: Mapping[str, int]) -> Estimate:
-        """AUROCs as `places`. best: see `_best`."""
-        parts = {side: average([self.score(learners)[0] for learners in group]) for side, group in groups.items()}
-        picked = [(parts[best[method]], m) for m, method in enumerate(combining())]
-        value = np.concatenate([*(p.value for p in parts.values()), [p.value[m] for p, m in picked]])
-        influence = [*(p.influence for p in parts.values()), *(p.influence[:, m] for p, m in picked)]
-        known = all(p.known for p in parts.values())
-        return Estimate(value, np.column_stack(influence), np.empty((len(value), 0)), known)
+    def of(self, groups: Groups) -> Components:
+        """AUROCs in the order of `places`, the mean over the ensembles of each group."""
+        return joined([mean_component([self.score(learners) for learners in group]) for group in groups.values()])
 
 
-def _best(ensembles: _Ensembles, groups: Groups) -> dict[str, int]:
-    """By method: the resolution whose control does best on validate; the largest where that has one class, as for the
-    best single learner."""
-    controls = {resolution: group for resolution, group in groups.items() if resolution is not None}
-    on_validate = np.array([np.mean([ensembles.score(x)[1] for x in group], axis=0) for group in controls.values()])
-    best = [-1 if np.isnan(c).any() else int(np.argmax(c)) for c in on_validate.T]
-    return {method: list(controls)[b] for method, b in zip(combining(), best, strict=True)}
+def by_seed(ensembles: Ensembles, model: str, resolutions: Sequence[int], seeds: Sequence[int]) -> list[Components]:
+    """What each seed brings to the AUROCs of `places`: their mean over seeds is the AUROCs of all rounds, and their
+    variance over seeds is the chance of training.
 
-
-def _by_seed(
-    ensembles: _Ensembles,
-    whole: Estimate,
-    model: str,
-    resolutions: Sequence[int],
-    seeds: Sequence[int],
-    best: Mapping[str, int],
-) -> list[list[Estimate]]:
-    """Groups of one estimate a seed: the mean over groups of their variance over seeds, divided by the number of seeds
-    S, is what the chance of training adds to an effect in `whole`.
-
-    With more seeds than resolutions one group, the pseudo-values of the jackknife (Tukey 1958; Efron and Stein 1981,
-    doi:10.1214/aos/1176345462): S times the whole less S - 1 times what is estimated without that seed. With as many
-    seeds as resolutions, k, a control is one ensemble and no seed can be left out. Then a group for each resolution,
-    its learners: were an ensemble's AUROC off by the mean of what its learners are off, the effect would have
-    (1 - 1/k) / S times the variance of a learner.
+    With more seeds than resolutions, the pseudo-values of the jackknife (Tukey 1958; Efron and Stein 1981,
+    doi:10.1214/aos/1176345462): with S seeds, S times the whole less S - 1 times what is estimated without that seed.
+    With as many seeds as resolutions a control is one ensemble and no seed can be left out. Then the learners of the
+    seed by themselves, on their mean over the resolutions and on each: were an ensemble's AUROC off by the mean of what
+    its learners are off, that would be its part. Both are shifted so that their mean is the whole.
     """
-    k, n = len(resolutions), len(seeds)
-    if n > k:
+    n = len(seeds)
+    whole = ensembles.of(ensembles_of(model, resolutions, seeds))
+    if n > len(resolutions):
         rests = [[s for s in seeds if s != out] for out in seeds]
-        left_out = [ensembles.estimate(ensembles_of(model, resolutions, rest), best) for rest in rests]
-        return [[combination(n, whole, 1 - n, other) for other in left_out]]
-    scale, at = np.sqrt(1 - 1 / k), places(resolutions)
-    of_resolutions = [at[None, method] for method in combining()]
-    groups = []
-    for r in resolutions:
-        alone = [ensembles.score([(model, r, s)])[0] for s in seeds]
-        group = [combination(0.0, whole, 0.0, whole) for _ in seeds]
-        for draw, one in zip(group, alone, strict=True):
-            draw.value[of_resolutions], draw.influence[:, of_resolutions] = scale * one.value, scale * one.influence
-        groups.append(group)
-    return groups
+        others = [ensembles.of(ensembles_of(model, resolutions, rest)) for rest in rests]
+        brought = [_sum((n, whole), (1 - n, other)) for other in others]
+    else:
+        alone = [[ensembles.score([(model, r, s)]) for r in resolutions] for s in seeds]
+        brought = [joined([mean_component(of_seed), *of_seed]) for of_seed in alone]
+    mean = mean_component(brought)
+    return [_sum((1, one), (-1, mean), (1, whole)) for one in brought]
 
 
-def combination(a: float, first: Estimate, b: float, second: Estimate) -> Estimate:
-    """a times the first plus b times the second."""
-    value, influence = a * first.value + b * second.value, a * first.influence + b * second.influence
-    return Estimate(value, influence, a * first.replicates + b * second.replicates, first.known and second.known)
+def spread_over_seeds(brought: np.ndarray, n_resolutions: int) -> Spread:
+    """Their variance over seeds; each finding's own. brought: (seed, score), see `by_seed`.
+
+    What a resolution brings counts as far as the ensemble uses it: one that hardly learns a finding does not blur what
+    is known about the others, so nothing is pooled over resolutions. With as many seeds as resolutions the learners
+    stand alone, k of a seed independent of each other, and their mean variance s is taken: that of each control, with k
+    times a seed's degree of freedom. An effect then has the variance (1 - 1/k) s.
+    """
+    n_seeds, n_scores = brought.shape
+    covariance = np.atleast_2d(np.cov(brought, rowvar=False))
+    if n_seeds > n_resolutions:
+        return Spread(covariance)
+    of_each = covariance.reshape(n_resolutions + 1, -1, n_resolutions + 1, n_scores // (n_resolutions + 1))
+    shared = np.mean([of_each[r, :, r, :] for r in range(1, n_resolutions + 1)], axis=0)  # (method, method)
+    sides = np.eye(n_resolutions + 1)
+    sides[0, :] = sides[:, 0] = 1 / n_resolutions
+    return Spread(np.kron(sides, shared), n_resolutions, n_resolutions)
 
 
-def _training(groups: Sequence[Sequence[Estimate]], coefficients: np.ndarray) -> TrainingVariance:
-    """What training adds to a combination of AUROCs in one fold. groups: see `_by_seed`."""
-    n = len(groups[0])
-    parts = [
-        training_variance(
-            np.array([coefficients @ d.value for d in group]),
-            np.column_stack([d.influence @ coefficients for d in group]),
-        )
-        for group in groups
-    ]
-    return TrainingVariance(float(np.mean(parts)) / n, len(groups) * (n - 1))
+def _sum(*terms: tuple[float, Components]) -> Components:
+    """The sum of components times numbers; of the same patients and as many scores."""
+    return replace(
+        terms[0][1],
+        auroc=np.sum([factor * term.auroc for factor, term in terms], axis=0),
+        positive=np.sum([factor * term.positive for factor, term in terms], axis=0),
+        negative=np.sum([factor * term.negative for factor, term in terms], axis=0),
+    )
 
 
 def control_rows(result: Controlled, settings: StackingSettings) -> list[dict[str, object]]:
     """Rows of CONTROL."""
     rows: list[dict[str, object]] = []
     for model, (resolutions, seeds, reason) in result.models.items():
-        findings = [*result.findings, *([MEAN] if len(result.findings) > 1 else [])]
-        for finding in findings:
-            folds = list(result.estimates.get((model, finding), {}).values())
-            draws = result.draws.get((model, finding), {}).values()
-            one = dict(zip(places(resolutions), np.eye(len(places(resolutions))), strict=True))
-            sides: list[Side] = [CHOSEN, *resolutions] if reason is None else [CHOSEN]
-            for method, control in product(combining(), sides):
-                row: dict[str, object] = {
-                    "model": model, "finding": finding, "method": method, "control": str(control),
-                    "n_learners": len(resolutions), "n_seeds": len(seeds), "n_folds": len(folds),
-                    "reason": reason or (None if folds else "AUROC is undefined in every fold"),
+        for finding in [*result.findings, *([MEAN] if len(result.findings) > 1 else [])]:
+            folds = result.folds.get((model, finding), [])
+            for method in combining():
+                who: dict[str, object] = {
+                    "model": model, "finding": finding, "method": method, "n_learners": len(resolutions),
+                    "n_seeds": len(seeds), "n_folds": len(folds),
+                    "reason": reason or (None if folds else NO_VALUE),
                 }  # fmt: skip
-                rows.append(row)
-                if not folds:
-                    continue
-                if control == CHOSEN and finding != MEAN:
-                    row["chosen_px"] = ", ".join(map(str, result.chosen[model, finding, method]))
-                ours, theirs = one[None, method], one[control, method]
-                effect = contrast(folds, ours - theirs, [_training(of_fold, ours - theirs) for of_fold in draws])
-                row |= {
-                    "auroc_resolutions": contrast(folds, ours).value,
-                    "auroc_control": contrast(folds, theirs).value,
-                    "effect": effect.value, "p": effect.p, "reason": effect.reason,
-                }  # fmt: skip
-                row["lower"], row["upper"] = effect.interval(settings.confidence)
-    correct([row for row in rows if row["control"] == CHOSEN], ["model"])
+                fixed = [who | {"control": str(r)} for r in resolutions] if reason is None else []
+                strongest = who | {"control": STRONGEST}
+                if folds:
+                    _fill(fixed, folds, method, resolutions, settings)
+                    strongest |= _strongest(fixed)
+                rows += [strongest, *fixed]
+    correct([row for row in rows if row["control"] == STRONGEST], ["model"])
     return rows
+
+
+def _fill(
+    rows: Sequence[dict[str, object]],
+    folds: Sequence[FoldAuroc],
+    method: str,
+    resolutions: Sequence[int],
+    settings: StackingSettings,
+) -> None:
+    """Put effects into the rows of one finding and method, a row a control."""
+    one = dict(zip(places(resolutions), np.eye(len(places(resolutions))), strict=True))
+    ours, theirs = one[None, method], np.array([one[r, method] for r in resolutions])
+    effects, controls = means_over(folds, ours - theirs), means_over(folds, theirs)
+    (over,) = means_over(folds, ours[None])
+    lower, upper = difference_intervals(effects, settings.confidence)
+    p = p_different(effects)
+    for i, row in enumerate(rows):
+        row |= {
+            "auroc_resolutions": over.value, "auroc_control": controls[i].value, "effect": effects[i].value,
+            "lower": lower[i], "upper": upper[i], "p": p[i],
+            "reason": NO_VARIANCE if np.isnan(p[i]) else reason_without(effects[i], settings.least_patients),
+        }  # fmt: skip
+
+
+def _strongest(fixed: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The row of the strongest control, with the p of a gain over every one of them: the largest (Berger 1982,
+    doi:10.2307/2530565). It needs no correction for the number of controls, and says nothing of a loss."""
+    row = dict(min(fixed, key=lambda control: float(str(control["effect"]))))
+    p = [float(str(c["p"])) if float(str(c["effect"])) > 0 else 1.0 for c in fixed]
+    return row | {"control": STRONGEST, "strongest_px": int(str(row["control"])), "p": float(np.max(p))}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from cxrscale.common.settings import Range, Real, Section, Whole
+from cxrscale.common.settings import Count, Range, Real, Section, Whole
 from cxrscale.evaluate.settings import BootstrapSettings
 
 
@@ -20,4 +20,7 @@ class StackingSection(Section):
 
 @dataclass(frozen=True)
 class StackingSettings(BootstrapSettings, StackingSection):
-    """What stacking depends on: its own section, and what all intervals share."""
+    """What stacking depends on: its own section, what all intervals share, and the comparison's least patients."""
+
+    least_patients: Count = 30
+    """with and without a finding, in the test splits of all folds; with fewer nothing is said of a gain"""

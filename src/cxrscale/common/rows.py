@@ -8,8 +8,8 @@ ALL_FINDINGS = "(all)"
 ALL_CHANNELS = "(all channels)"
 #: The ensemble of the learners of all models.
 ALL_LEARNERS = "(all learners)"
-#: The control that validation chooses among those of single resolutions.
-CHOSEN = "(chosen)"
+#: The control that does best on test among those of single resolutions.
+STRONGEST = "(strongest)"
 #: A group's value where the data set has none.
 NOT_RECORDED = "(not recorded)"
 #: All images (or examinations) of a split, beside its groups.
@@ -20,4 +20,4 @@ ALL_SIZES = "all"
 #: What the report calls the mean.
 MEAN_LABEL = "Mean of all findings"
 
-SENTINELS = (MEAN, ALL_FINDINGS, ALL_CHANNELS, ALL_LEARNERS, CHOSEN, NOT_RECORDED, ALL_IMAGES, ALL_SIZES, MEAN_LABEL)
+SENTINELS = (MEAN, ALL_FINDINGS, ALL_CHANNELS, ALL_LEARNERS, STRONGEST, NOT_RECORDED, ALL_IMAGES, ALL_SIZES, MEAN_LABEL)

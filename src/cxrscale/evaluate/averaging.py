@@ -8,43 +8,57 @@ That folds share training images is not accounted for; no unbiased estimate of t
 JMLR 5:1089).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from scipy.stats import chi2
 
+from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.clustered import Components
+from cxrscale.evaluate.intervals import intervals_of
 
 #: One-sided confidence of the bound that a test's own variance over seeds sets to the pooled one, and how many seeds
 #: it takes: by chance three are too often alike.
 OWN_BOUND, SEEDS_FOR_BOUND = 0.9, 5
+#: Seeds that it takes to know how much ways to combine vary with them: two leave one degree of freedom.
+LEAST_SEEDS = 3
+#: A variance below this is what rounding leaves of sums that cancel.
+ROUNDING = 1e-24
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Variance over seeds in one fold, pooled; NaN with one seed. level: of AUROC at one resolution, difference: of the
-    difference of two resolutions. n_resolutions: pooled over."""
+    """What is known of the variance over seeds in one fold.
 
-    level: float
-    difference: float
-    n_resolutions: int
+    covariance: float64 (score, score); NaN where it cannot be known, as with one seed. times_level, times_difference:
+    how many times seeds - 1 are the degrees of freedom of the variance of an AUROC and of a difference.
+    """
 
-    def of(self, contrast: np.ndarray) -> tuple[float, int]:
-        """The pooled variance of a level or a difference, and how many times a seed's degree of freedom it has."""
-        if np.sum(contrast) == 0:
-            return self.difference, max(self.n_resolutions - 1, 1)
-        return self.level, self.n_resolutions
+    covariance: np.ndarray
+    times_level: int = 1
+    times_difference: int = 1
+
+    @property
+    def known(self) -> bool:
+        return not bool(np.isnan(self.covariance).any())
+
+    def of(self, contrasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The variance of each contrast (contrast, score), and how many times seeds - 1 its degrees of freedom are."""
+        variance = ((contrasts @ self.covariance) * contrasts).sum(axis=1)
+        differs = np.abs(contrasts.sum(axis=1)) < 1e-9
+        return variance, np.where(differs, self.times_difference, self.times_level)
 
 
 @dataclass(frozen=True)
 class FoldAuroc:
-    """AUROCs of a model's learners in one fold for one finding.
+    """AUROCs of several scores in one fold for one finding, each with several seeds: of a model's resolutions, or of
+    ways to combine these.
 
-    auroc: float64 (seed, resolution). covariance, from_positive, from_negative: float64 (seed, resolution, seed,
-    resolution), of patients: all, and the parts that patients' positive and negative images bring. n_positive,
-    n_negative: patients who have such images. spread: over seeds, of this finding until `pooled` over several.
+    auroc: float64 (seed, score). covariance, from_positive, from_negative: float64 (seed, score, seed, score), of
+    patients: all, and the parts that patients' positive and negative images bring. n_positive, n_negative: patients who
+    have such images. spread: over seeds, of this finding until `pooled` over several.
     """
 
     auroc: np.ndarray
@@ -56,8 +70,8 @@ class FoldAuroc:
     spread: Spread
 
     @classmethod
-    def of(cls, found: Components, n_seeds: int) -> Self:
-        """found: of learners in the order seed, resolution."""
+    def of(cls, found: Components, n_seeds: int, alike: bool = True, spread: Spread | None = None) -> Self:
+        """found: of scores in the order seed, score. spread: over seeds; None: `spread_of` this finding."""
         n_positive, n_negative = int(found.with_positive.sum()), int(found.with_negative.sum())
         auroc = found.auroc.reshape(n_seeds, -1)
         shape = auroc.shape
@@ -73,7 +87,7 @@ class FoldAuroc:
             part(found.negative, n_negative),
             n_positive,
             n_negative,
-            spread_of([auroc]),
+            spread_of([auroc], alike) if spread is None else spread,
         )
 
     def of_seed(self, seed: int) -> Self:
@@ -85,6 +99,7 @@ class FoldAuroc:
             covariance=self.covariance[own],
             from_positive=self.from_positive[own],
             from_negative=self.from_negative[own],
+            spread=Spread(np.full_like(self.spread.covariance, np.nan)),
         )
 
 
@@ -109,6 +124,20 @@ class Mean:
         return float(np.hypot(self.se_patients, self.se_seeds))
 
 
+def level_intervals(means: Sequence[Mean], confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends of AUROCs, float64 (mean,) each; see `intervals_of`."""
+    return intervals_of(*_errors(means), confidence, within_0_and_1=True)
+
+
+def difference_intervals(means: Sequence[Mean], confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends of differences of AUROCs, float64 (mean,) each; see `intervals_of`."""
+    return intervals_of(*_errors(means), confidence, within_0_and_1=False)
+
+
+def _errors(means: Sequence[Mean]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.array([m.value for m in means]), np.array([m.se for m in means]), np.array([m.df for m in means])
+
+
 def mean_component(parts: Sequence[Components]) -> Components:
     """The mean AUROC over findings, from their components for the same patients and learners."""
     return Components(
@@ -120,37 +149,59 @@ def mean_component(parts: Sequence[Components]) -> Components:
     )
 
 
-def pooled(findings: Sequence[FoldAuroc]) -> list[FoldAuroc]:
-    """The same with the spread over seeds of all. findings: of one model in one fold."""
-    spread = spread_of([f.auroc for f in findings])
-    return [replace(f, spread=spread) for f in findings]
+def joined(parts: Sequence[Components]) -> Components:
+    """Components of other scores for the same images side by side, in the order of `parts`."""
+    return replace(
+        parts[0],
+        auroc=np.concatenate([p.auroc for p in parts]),
+        positive=np.concatenate([p.positive for p in parts], axis=1),
+        negative=np.concatenate([p.negative for p in parts], axis=1),
+    )
 
 
-def spread_of(aurocs: Sequence[np.ndarray]) -> Spread:
-    """The mean variance over seeds, over the resolutions, pairs of them and findings of a model in one fold.
+def pooled(findings: Mapping[str, Components], n_seeds: int, alike: bool = True) -> dict[str, FoldAuroc]:
+    """What is said of a fold: each finding and, named MEAN, the mean over them, with the spread over seeds of all.
 
-    aurocs: of each finding, float (seed, resolution).
+    findings: components in the order seed, score, for the same patients and at least one finding. The mean varies over
+    seeds no more than its findings do on average: theirs is on the safe side.
+    """
+    found = {finding: FoldAuroc.of(parts, n_seeds, alike) for finding, parts in findings.items()}
+    spread = spread_of([f.auroc for f in found.values()], alike)
+    found[MEAN] = FoldAuroc.of(mean_component(list(findings.values())), n_seeds, alike)
+    return {finding: replace(f, spread=spread) for finding, f in found.items()}
+
+
+def spread_of(aurocs: Sequence[np.ndarray], alike: bool = True) -> Spread:
+    """The mean covariance over seeds, over the findings of a fold and, where scores are alike, over these too.
+
+    aurocs: of each finding, float (seed, score). alike: the scores are resolutions, of which training is taken to be
+    as variable at each. Ways to combine are not: one keeps a single learner, another has the mean of all. Of these it
+    takes LEAST_SEEDS; with fewer nothing is known.
 
     Three seeds say next to nothing about a variance by themselves: two degrees of freedom need a t of 30 where normal
     errors need 3. So the mean over pairs of resolutions is taken, the mean square of Obuchowski and Rockette, and over
     findings. The findings of a learner move together: they are counted as one for degrees of freedom.
     """
-    auroc = np.stack(aurocs)  # (finding, seed, resolution)
-    n_seeds, n_resolutions = auroc.shape[1:]
-    if n_seeds < 2:
-        return Spread(np.nan, np.nan, n_resolutions)
-    level = float(auroc.var(axis=1, ddof=1).mean())
-    # Mean over pairs of the variance of their difference: twice the variance within a seed, its mean taken off.
-    centred = auroc - auroc.mean(axis=2, keepdims=True)
-    within = centred.var(axis=1, ddof=1).sum(axis=1).mean()
-    return Spread(level, 2 * float(within) / max(n_resolutions - 1, 1), n_resolutions)
+    auroc = np.stack(aurocs)  # (finding, seed, score)
+    n_seeds, n_scores = auroc.shape[1:]
+    if n_seeds < (2 if alike else LEAST_SEEDS):
+        return Spread(np.full((n_scores, n_scores), np.nan))
+    centred = auroc - auroc.mean(axis=1, keepdims=True)
+    covariance = np.einsum("fsi,fsj->ij", centred, centred) / (n_seeds - 1) / len(auroc)
+    if not alike:
+        return Spread(covariance)
+    if n_scores > 1:
+        # One variance and one covariance for all, so that each difference has the mean over pairs.
+        own = np.trace(covariance) / n_scores
+        shared = (covariance.sum() - np.trace(covariance)) / (n_scores * (n_scores - 1))
+        covariance = np.where(np.eye(n_scores, dtype=bool), own, shared)
+    return Spread(covariance, n_scores, max(n_scores - 1, 1))
 
 
 def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
     """Means over folds, within them over seeds, of `auroc @ contrast`, for each contrast.
 
-    contrasts: float (contrast, resolution); a row (0, 1) is the AUROC at the second, (1, -1) the difference of the
-    first from it.
+    contrasts: float (contrast, score); a row (0, 1) is the second AUROC, (1, -1) the difference of the first from it.
 
     In a fold with S seeds let d_s be the contrast, v the clustered variance of its mean over seeds for these learners,
     c the mean covariance of two seeds' d and b the variance of d over seeds: its own or the pooled one, whichever is
@@ -161,7 +212,9 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
     holds the second and the fourth. So b / S + c estimates the variance of the mean without counting the fourth twice.
     It is not let below v, so that no claim about resolution is firmer than one about the learners. Degrees of freedom
     (Satterthwaite): those of the pooled variance for b, (S - 1) times (resolutions - 1) for a difference; patients of
-    a class less one for what that class brings.
+    a class less one for what that class brings, as Welch's for two samples (Brunner and Munzel 2000,
+    doi:10.1002/(SICI)1521-4036(200001)42:1<17::AID-BIMJ17>3.0.CO;2-U): a rare finding has few, however many images
+    there are.
     """
     n = len(contrasts)
     value, patients, total, doubt = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
@@ -171,8 +224,8 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
         by_seed = _contrasted(fold.covariance, contrasts)  # (contrast, seed, seed)
         v = by_seed.mean(axis=(1, 2))
         whole = v
-        if n_seeds > 1:
-            pooled_b, times = np.array([fold.spread.of(row) for row in contrasts]).T
+        if fold.spread.known:
+            pooled_b, times = fold.spread.of(contrasts)
             own = d.var(axis=1, ddof=1)
             bound = own * (n_seeds - 1) / chi2.ppf(1 - OWN_BOUND, n_seeds - 1) if n_seeds >= SEEDS_FOR_BOUND else np.inf
             of_seeds = np.maximum(own, np.minimum(pooled_b, bound)) / n_seeds
@@ -184,9 +237,9 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
         value += d.mean(axis=1) / len(folds)
         patients += v
         total += whole
-    # Rounding may leave a variance of nothing just below zero.
-    of_patients = np.sqrt(np.where(patients < 0, 0.0, patients)) / len(folds)
-    of_seeds = np.sqrt(np.where(total < patients, 0.0, total - patients)) / len(folds)
+    # Rounding may leave a variance of nothing just beside zero.
+    of_patients = np.sqrt(np.where(patients < ROUNDING, 0.0, patients)) / len(folds)
+    of_seeds = np.sqrt(np.where(total - patients < ROUNDING, 0.0, total - patients)) / len(folds)
     df = np.divide(total**2, doubt, out=np.full(n, np.inf), where=doubt > 0)
     n_positive, n_negative = sum(f.n_positive for f in folds), sum(f.n_negative for f in folds)
     return [
@@ -196,6 +249,6 @@ def means_over(folds: Sequence[FoldAuroc], contrasts: np.ndarray) -> list[Mean]:
 
 
 def _contrasted(covariance: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
-    """(seed, resolution, seed, resolution) -> (contrast, seed, seed)."""
-    half = np.tensordot(contrasts, covariance, axes=(1, 1))  # (contrast, seed, seed, resolution)
+    """(seed, score, seed, score) -> (contrast, seed, seed)."""
+    half = np.tensordot(contrasts, covariance, axes=(1, 1))  # (contrast, seed, seed, score)
     return (half * contrasts[:, None, None, :]).sum(axis=-1)

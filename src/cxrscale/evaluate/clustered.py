@@ -46,18 +46,6 @@ class Components:
             + _share(either) * (crossed + crossed.T)
         )
 
-    def degrees_of_freedom(self) -> np.ndarray:
-        """Of the standard errors, float64 (learner,), as Satterthwaite's for two samples (Brunner and Munzel 2000,
-        doi:10.1002/(SICI)1521-4036(200001)42:1<17::AID-BIMJ17>3.0.CO;2-U), patients with and without the finding: a
-        rare finding has few, however many images there are. NaN where the variance is 0 or NaN.
-        """
-        parts = [
-            (_share(present) * (of_class**2).sum(axis=0), max(int(present.sum()) - 1, 0))
-            for of_class, present in ((self.positive, self.with_positive), (self.negative, self.with_negative))
-        ]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return sum(v for v, _ in parts) ** 2 / sum(v**2 / np.float64(n) for v, n in parts)
-
 
 def _share(present: np.ndarray) -> float:
     """n / (n - 1), which makes a variance of n patients unbiased; NaN for fewer than two."""

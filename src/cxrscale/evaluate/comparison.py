@@ -6,7 +6,7 @@ decided in `verdicts`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from cxrscale.common.rows import MEAN
+from cxrscale.common.scope import scope_of
 from cxrscale.common.tables import Table
 from cxrscale.evaluate import verdicts
 from cxrscale.evaluate.auroc import reason_undefined, weighted_auroc
-from cxrscale.evaluate.averaging import FoldAuroc, Mean, mean_component, means_over, pooled
+from cxrscale.evaluate.averaging import FoldAuroc, Mean, difference_intervals, level_intervals, means_over, pooled
 from cxrscale.evaluate.bootstrap import interval, joint_intervals, replicate
 from cxrscale.evaluate.clustered import Components, components
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, CONFIRMATORY, DIFFERENCES, EXPLORATORY, SUFFICIENT
@@ -26,7 +27,6 @@ from cxrscale.evaluate.predictions import read_scores
 from cxrscale.evaluate.settings import ComparisonSettings
 
 NOWHERE = "AUROC is undefined in every fold"
-NO_VARIANCE = "fewer than two patients of a class, or none whose images rank otherwise: no interval"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,6 @@ def _measure(fold: ModelScores, settings: ComparisonSettings) -> tuple[list[Row]
     """Rows of AUROC, and finding -> what was measured, None where AUROC is undefined."""
     found: dict[str, _Measured | None] = {}
     rows: list[Row] = []
-    parts: list[Components] = []
     shape = (len(fold.seeds), len(fold.resolutions_px))
     n_patients = int(fold.patient.max()) + 1 if len(fold.patient) else 0
 
@@ -138,35 +137,33 @@ def _measure(fold: ModelScores, settings: ComparisonSettings) -> tuple[list[Row]
             if value is not None:
                 _describe_levels(rows[-shape[1] :], value, s, settings)
 
+    boots: dict[str, np.ndarray] = {}
+    parts: dict[str, Components] = {}
+    counts: dict[str, tuple[int, int]] = {}
     for k, finding in enumerate(fold.findings):
         target = fold.target[:, k]
         counted = ~np.isnan(target)
-        n_positive, n_negative = int((target == 1).sum()), int((target == 0).sum())
-        reason = reason_undefined(n_positive, n_negative)
-        value = None
-        if reason is None:
-            logits = fold.logits[:, :, k]
-            part = components(logits[:, counted], target[counted], fold.patient[counted], n_patients)
-            parts.append(part)
-            boot = np.full((*shape, 1), np.nan)
-            if settings.replicates:
-                # One seed a fold: all models, seeds and findings see the same patients in the same replicate.
-                seed = settings.seed + fold.fold
-                boot = replicate(weighted_auroc, logits, target, fold.patient, settings.replicates, seed)
-                boot = boot.reshape(*shape, -1)
-            value = _Measured(FoldAuroc.of(part, shape[0]), boot)
-        add(finding, value, n_positive, n_negative, reason)
-    defined = [m for m in found.values() if m is not None]
-    if defined:
-        names = [finding for finding, value in found.items() if value is not None]
-        together = pooled([m.fold for m in defined])
-        found |= {f: _Measured(fold, m.boot) for f, fold, m in zip(names, together, defined, strict=True)}
-        # A mean varies over seeds no more than its findings do on average: theirs is on the safe side.
-        of_mean = replace(FoldAuroc.of(mean_component(parts), shape[0]), spread=together[0].spread)
-        # A replicate that lacks a class of one finding lacks the mean.
-        mean = _Measured(of_mean, np.mean([m.boot for m in defined], axis=0))
+        counts[finding] = int((target == 1).sum()), int((target == 0).sum())
+        if reason_undefined(*counts[finding]) is not None:
+            continue
+        logits = fold.logits[:, :, k]
+        parts[finding] = components(logits[:, counted], target[counted], fold.patient[counted], n_patients)
+        boots[finding] = np.full((*shape, 1), np.nan)
+        if settings.replicates:
+            # One seed a fold: all models, seeds and findings see the same patients in the same replicate.
+            boot = replicate(
+                weighted_auroc, logits, target, fold.patient, settings.replicates, settings.seed + fold.fold
+            )
+            boots[finding] = boot.reshape(*shape, -1)
+    if parts:
         positive = (fold.target == 1).any(axis=1)
-        add(MEAN, mean, int(positive.sum()), int((~positive).sum()), None)
+        counts[MEAN] = int(positive.sum()), int((~positive).sum())
+        # A replicate that lacks a class of one finding lacks the mean.
+        boots[MEAN] = np.mean(list(boots.values()), axis=0)
+    aurocs = pooled(parts, len(fold.seeds)) if parts else {}
+    for finding, (n_positive, n_negative) in counts.items():
+        value = _Measured(aurocs[finding], boots[finding]) if finding in aurocs else None
+        add(finding, value, n_positive, n_negative, None if value else reason_undefined(n_positive, n_negative))
     return rows, found
 
 
@@ -178,21 +175,23 @@ def _describe_levels(rows: Sequence[Row], measured: _Measured, seed: int, settin
     joint = (np.full(len(rows), np.nan),) * 2
     if settings.replicates:
         joint = joint_intervals(one.auroc[0], boot, settings.joint_confidence)
-    for r, (row, mean, half) in enumerate(
-        zip(rows, means, verdicts.half_widths(means, settings.confidence), strict=True)
-    ):
-        row["value"] = mean.value
-        row["lower"], row["upper"] = max(mean.value - half, 0.0), min(mean.value + half, 1.0)
-        row["boot_lower"], row["boot_upper"] = interval(boot[r], settings.confidence)
+    _put_levels(rows, means, boot, settings.confidence)
+    for r, row in enumerate(rows):
         row["joint_lower"], row["joint_upper"] = joint[0][r], joint[1][r]
-        if np.isnan(half):
-            row["lower"] = row["upper"] = np.nan
-            row["reason"] = NO_VARIANCE
+
+
+def _put_levels(rows: Sequence[Row], means: Sequence[Mean], boot: np.ndarray, confidence: float) -> None:
+    """Fill in AUROCs and their intervals, a row a resolution. boot: (resolution, replicate)."""
+    for r, (row, mean, lower, upper) in enumerate(zip(rows, means, *level_intervals(means, confidence), strict=True)):
+        row |= {"value": mean.value, "lower": lower, "upper": upper}
+        row["boot_lower"], row["boot_upper"] = interval(boot[r], confidence)
+        if np.isnan(lower):
+            row["reason"] = verdicts.NO_VARIANCE
 
 
 def _over(usable: Sequence[_Measured]) -> Row:
     seeds = min((m.fold.auroc.shape[0] for m in usable), default=0)
-    return {"n_folds": len(usable), "n_seeds": seeds, "scope": verdicts.scope_of(seeds)}
+    return {"n_folds": len(usable), "n_seeds": seeds, "scope": scope_of(seeds)}
 
 
 def _described(mean: Mean) -> Row:
@@ -211,14 +210,9 @@ def _averages(
         return [row | {"reason": NOWHERE} for row in rows]
     means = means_over([m.fold for m in usable], np.eye(len(resolutions)))
     boot = np.mean([m.boot.mean(axis=0) for m in usable], axis=0)  # (resolution, replicate)
-    halves = verdicts.half_widths(means, settings.confidence)
-    for r, (row, mean, half) in enumerate(zip(rows, means, halves, strict=True)):
-        row |= {"value": mean.value} | _described(mean)
-        row["lower"], row["upper"] = max(mean.value - half, 0.0), min(mean.value + half, 1.0)
-        row["boot_lower"], row["boot_upper"] = interval(boot[r], settings.confidence)
-        if np.isnan(half):
-            row["lower"] = row["upper"] = np.nan
-            row["reason"] = NO_VARIANCE
+    for row, mean in zip(rows, means, strict=True):
+        row |= _described(mean)
+    _put_levels(rows, means, boot, settings.confidence)
     return rows
 
 
@@ -234,7 +228,7 @@ def _differences(
     at = dict(zip(resolutions, np.eye(len(resolutions)), strict=True))
     means = means_over([m.fold for m in usable], np.array([at[a] - at[b] for a, b in pairs]))
     boot = np.mean([m.boot.mean(axis=0) for m in usable], axis=0)  # (resolution, replicate)
-    halves = verdicts.half_widths(means, settings.confidence)
+    lower, upper = difference_intervals(means, settings.confidence)
     different, equivalent = verdicts.p_different(means), verdicts.p_equivalent(means, settings.margin_auroc)
     rows: list[Row] = []
     for i, ((a, b), mean) in enumerate(zip(pairs, means, strict=True)):
@@ -245,15 +239,11 @@ def _differences(
         row |= _described(mean) | _over(usable)
         row["boot_lower"], row["boot_upper"] = interval((at[a] - at[b]) @ boot, settings.confidence)
         if np.isnan(different[i]):
-            row["reason"] = NO_VARIANCE
+            row["reason"] = verdicts.NO_VARIANCE
         else:
-            row["lower"], row["upper"] = mean.value - halves[i], mean.value + halves[i]
+            row["lower"], row["upper"] = lower[i], upper[i]
             row["p"], row["p_equivalence"] = different[i], equivalent[i]
-            fewest, what = min((mean.n_positive, "with"), (mean.n_negative, "without"))
-            if fewest < settings.least_patients:
-                row["reason"] = (
-                    f"{fewest} patients {what} the finding, fewer than {settings.least_patients}: no verdict"
-                )
+            row["reason"] = verdicts.reason_without(mean, settings.least_patients)
         rows.append(row)
     return rows
 

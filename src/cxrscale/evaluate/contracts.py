@@ -2,6 +2,7 @@
 
 from cxrscale.common.places import LEARNER_FOLDER
 from cxrscale.common.rows import ALL_IMAGES, MEAN
+from cxrscale.common.scope import SCOPE
 from cxrscale.common.tables import Column, Table
 
 PREDICTIONS = Table(
@@ -74,12 +75,6 @@ BETTER_ABOVE = "better above it"
 
 VERDICTS = (NEEDS, BETTER_BELOW, EQUIVALENT, UNDECIDED, WORSE_ABOVE, BETTER_ABOVE)
 
-LEARNERS = "these learners"
-
-BETWEEN = "between"
-
-RESOLUTION = "resolution"
-
 _WHO = (
     Column("model", "text", "timm name"),
     Column("finding", "text", f"the finding; {MEAN}: mean over the findings that have a value"),
@@ -106,11 +101,7 @@ _BOOT = (
 _OVER = (
     Column("n_folds", "int32", "folds averaged: those where the AUROC has a value"),
     Column("n_seeds", "int32", "seeds of each fold, the fewest"),
-    Column(
-        "scope",
-        "text",
-        f"what it speaks of: {LEARNERS} (one seed), {BETWEEN} (two), {RESOLUTION} (more)",
-    ),
+    SCOPE,
 )
 
 _REASON = Column("reason", "text", "why a value is empty", null="nothing is empty")

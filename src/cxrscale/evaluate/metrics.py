@@ -21,6 +21,7 @@ from cxrscale.evaluate.auroc import (
     weighted_auroc,
     weighted_average_precision,
 )
+from cxrscale.evaluate.averaging import FoldAuroc, mean_component, means_over
 from cxrscale.evaluate.bootstrap import drawn_weights, interval
 from cxrscale.evaluate.calibration import (
     calibration_error,
@@ -28,7 +29,7 @@ from cxrscale.evaluate.calibration import (
     intercept_fit,
     slope_fit,
 )
-from cxrscale.evaluate.clustered import components, delong_covariance, influence_covariance
+from cxrscale.evaluate.clustered import Components, components, delong_covariance, influence_covariance
 from cxrscale.evaluate.contracts import METRICS
 from cxrscale.evaluate.intervals import NO_ERROR, error_interval
 from cxrscale.evaluate.levels import LEVELS, Sample, group_masks
@@ -57,13 +58,14 @@ UNBOUNDED = ("calibration_slope", "calibration_intercept")
 class MetricValue:
     """A metric's value (NaN with a reason where undefined), and what its intervals are made of.
 
-    influence: float64 (patient,), what each patient adds, or None. errors: kind of interval -> standard error and its
-    degrees of freedom.
+    influence: float64 (patient,), what each patient adds, or None. components: of an AUROC. errors: kind of interval ->
+    standard error and its degrees of freedom.
     """
 
     value: float
     reason: str | None = None
     influence: np.ndarray | None = None
+    components: Components | None = None
     errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -143,11 +145,8 @@ class _Finding:
         if self.reason:
             return MetricValue(math.nan, self.reason)
         parts = components(self.logit[None], self.target, self.patient, self.n_patients)
-        errors = {
-            "clustered": (_root(parts.covariance()[0, 0]), float(parts.degrees_of_freedom()[0])),
-            "delong": (_root(delong_covariance(self.logit[None], self.target)[1][0, 0]), math.inf),
-        }
-        return MetricValue(float(parts.auroc[0]), None, parts.influence[:, 0], errors)
+        delong = _root(delong_covariance(self.logit[None], self.target)[1][0, 0])
+        return _auroc(parts, {"delong": (delong, math.inf)})
 
     def average_precision(self) -> MetricValue:
         if self.reason:
@@ -197,7 +196,15 @@ class _Finding:
 def _metric_value(value: float, influence: np.ndarray, present: np.ndarray) -> MetricValue:
     """With the error that follows from the influence. present: bool (patient,), the patients who count."""
     error = _root(influence_covariance(influence[present, None])[0, 0])
-    return MetricValue(value, None, influence, {"clustered": (error, float(present.sum() - 1))})
+    return MetricValue(value, None, influence, errors={"clustered": (error, float(present.sum() - 1))})
+
+
+def _auroc(parts: Components, checks: Mapping[str, tuple[float, float]] | None = None) -> MetricValue:
+    """An AUROC of one learner, with the error that the comparison and stacking take for it (`averaging`)."""
+    (mean,) = means_over([FoldAuroc.of(parts, 1)], np.eye(1))
+    return MetricValue(
+        mean.value, None, components=parts, errors={"clustered": (mean.se or math.nan, mean.df)} | dict(checks or {})
+    )
 
 
 def _root(variance: float) -> float:
@@ -239,6 +246,8 @@ def _mean(estimates: Sequence[MetricValue], present: np.ndarray) -> MetricValue:
     """Of the estimates that have a value. Findings of the same patients depend on each other; their influences add."""
     if not estimates:
         return MetricValue(math.nan, "no finding has a value")
+    if parts := [e.components for e in estimates if e.components is not None]:
+        return _auroc(mean_component(parts))
     value = float(np.mean([e.value for e in estimates]))
     influences = [e.influence for e in estimates if e.influence is not None]
     if len(influences) < len(estimates):

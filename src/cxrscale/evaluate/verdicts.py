@@ -21,21 +21,21 @@ from cxrscale.evaluate.averaging import Mean
 from cxrscale.evaluate.contracts import (
     BETTER_ABOVE,
     BETTER_BELOW,
-    BETWEEN,
     EQUIVALENT,
-    LEARNERS,
     NEEDS,
-    RESOLUTION,
     UNDECIDED,
     WORSE_ABOVE,
 )
 
+NO_VARIANCE = "fewer than two patients of a class, or none whose images rank otherwise: no interval"
 
-def scope_of(n_seeds: int) -> str:
-    """What a statement is about: with one seed these learners; with two the spread of training enters, but from a
-    single difference; with three or more resolution, for this model, data set and way of training.
-    """
-    return LEARNERS if n_seeds < 2 else BETWEEN if n_seeds == 2 else RESOLUTION
+
+def reason_without(mean: Mean, least_patients: int) -> str | None:
+    """Why nothing is said of a difference, although it has an interval and p: too few patients of a class; or None."""
+    fewest, what = min((mean.n_positive, "with"), (mean.n_negative, "without"))
+    if fewest < least_patients:
+        return f"{fewest} patients {what} the finding, fewer than {least_patients}: no verdict"
+    return None
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -47,12 +47,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     steps = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1.0)
     return adjusted
-
-
-def half_widths(means: Sequence[Mean], confidence: float) -> np.ndarray:
-    """Half of each interval, float64 (mean,); NaN where there is no standard error."""
-    se, df = np.array([m.se for m in means]), np.array([m.df for m in means])
-    return special.stdtrit(np.clip(df, 1.0, None), (1 + confidence) / 2) * se
 
 
 def p_different(means: Sequence[Mean]) -> np.ndarray:

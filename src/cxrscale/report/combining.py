@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
-from cxrscale.combine.contracts import SEEDS
 from cxrscale.combine.methods import BEST_SINGLE, EQUAL, METHODS, PRIMARY
-from cxrscale.common.rows import CHOSEN
+from cxrscale.common.rows import STRONGEST
+from cxrscale.common.scope import LEARNERS
 from cxrscale.report.cells import (
     DASH,
     Cell,
@@ -89,9 +90,10 @@ def tested(row: dict[str, Any] | None, value: str) -> Cell:
     return Cell(cell.text, "; ".join(filter(None, [cell.note, corrected_p(row)])))
 
 
-def _counted(results: Results) -> str:
-    enough = len(set(results.learners["seed"])) >= SEEDS
-    return " and the spread over seeds" if enough else ""
+def _counted(rows: pd.DataFrame) -> str:
+    """What the intervals of gains count, by the rows themselves."""
+    of_learners = set(rows["scope"]) == {LEARNERS}
+    return "patients alone, and so are about these learners" if of_learners else "patients and the chance of training"
 
 
 def overall_table(results: Results, settings: ReportSettings) -> PageTable:
@@ -117,10 +119,10 @@ def overall_table(results: Results, settings: ReportSettings) -> PageTable:
                     ]
                 )
     caption = (
-        f"Test AUROC of ensembles, {name}, with {settings.confidence:.0%} intervals by the clustered variance"
-        f"{_counted(results)}{averaged_over(results, intervals=False)}. "
-        "Each p is for this row alone. A low log loss (nats, test) says that probabilities can be "
-        "taken at their word; AUROC is blind to that."
+        f"Test AUROC of ensembles, {name}, with {settings.confidence:.0%} intervals"
+        f"{averaged_over(results, intervals=False)}. "
+        f"These count {_counted(results['gains'])}. Each p is for this row alone. A low log loss (nats, test) says "
+        "that probabilities can be taken at their word; AUROC is blind to that."
     )
     head = ["Ensemble of", "Way of combining", "AUROC", "Gain over best single", "Gain over mean", "Log loss"]
     return PageTable(caption, head, rows)
@@ -202,7 +204,7 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
     overall, name = overall_finding(results)
     sentences = []
     for model in results.models:
-        where = {"model": model, "method": PRIMARY, "control": CHOSEN}
+        where = {"model": model, "method": PRIMARY, "control": STRONGEST}
         row = first_row(results["control"], **where, finding=overall)
         if row is None or row["n_learners"] < 2:
             continue
@@ -213,23 +215,20 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
                 f"resolution ({row['reason']})."
             )
             continue
-        lower, upper = row["lower"], row["upper"]
+        gains = bool(not missing(row["p"]) and row["p"] <= 1 - settings.confidence)
         verdict = (
-            "an interval is missing, so nothing is shown" if missing(lower)
-            else "so combining resolutions gains more than combining seeds" if lower > 0
-            else "so combining resolutions is worse than combining seeds" if upper < 0
+            "so combining resolutions gains more than combining seeds" if gains
             else "which shows no gain of resolution beyond that of ensembling"
         )  # fmt: skip
         findings = results["control"][results["control"]["finding"].isin(single_findings(results, settings))]
         for column, value in where.items():
             findings = findings[findings[column] == value]
-        shown = findings["p_holm"] < 1 - settings.confidence
-        better, worse = (int((shown & (sign * findings["effect"] > 0)).sum()) for sign in (1, -1))
+        better = int((findings["p_holm"] <= 1 - settings.confidence).sum())
         cell = tested(row, "effect")
         sentences.append(
-            f"{model}: {k} resolutions together, against {k} seeds of the resolution that does best on validation: "
-            f"AUROC {cell.text} ({cell.note}), {name}, {verdict}; better for {better} and worse for {worse} of "
-            f"{len(findings)} findings after Holm's correction."
+            f"{model}: {k} resolutions together, against {k} seeds of the resolution that does best so, "
+            f"{row['strongest_px']:.0f} px: AUROC {cell.text} ({cell.note}), {name}, {verdict}; a gain over every "
+            f"single resolution is shown for {better} of {len(findings)} findings after Holm's correction."
         )
     return sentences
 
@@ -239,16 +238,15 @@ def control_table(results: Results, settings: ReportSettings) -> PageTable | Non
     known = results["control"][results["control"]["effect"].notna()]
     labels = shown_findings(results, settings)
     rows: list[list[Cell | str]] = []
-    primary = known[(known["method"] == PRIMARY) & (known["control"] == CHOSEN)]
+    primary = known[(known["method"] == PRIMARY) & (known["control"] == STRONGEST)]
     for row in ({str(k): v for k, v in r.items()} for r in primary.to_dict("records")):
         if row["finding"] in labels:
-            chosen = "by finding" if missing(row["chosen_px"]) else f"{row['chosen_px']} px"
             rows.append(
                 [
                     row["model"],
                     labels[row["finding"]],
                     Cell(number(row["auroc_resolutions"]), f"{row['n_learners']} resolutions"),
-                    Cell(number(row["auroc_control"]), f"{row['n_learners']} seeds; {chosen}"),
+                    Cell(number(row["auroc_control"]), f"{row['n_learners']} seeds; {row['strongest_px']:.0f} px"),
                     tested(row, "effect"),
                 ]
             )
@@ -256,8 +254,9 @@ def control_table(results: Results, settings: ReportSettings) -> PageTable | Non
         return None
     caption = (
         "The control: an ensemble over resolutions against one of equally many learners of one resolution, which "
-        f"differ in their seed, both with {PRIMARY} weights fitted on the same images. The control's resolution was "
-        "chosen on validation, so that chance favours the control. "
+        f"differ in their seed, both with {PRIMARY} weights fitted on the same images. Shown is the control that does "
+        "best on test, so that chance favours it; an effect below 0 is therefore no loss that was shown. p is the "
+        "largest over all resolutions' controls: a gain must be one over each of them. "
         f"{settings.confidence:.0%} intervals, which count patients and the chance of training."
     )
     head = ["Model", "Finding", "Over resolutions", "Control", "Effect of combining resolutions"]
@@ -270,11 +269,11 @@ def controls_table(results: Results, settings: ReportSettings) -> PageTable | No
     known = results["control"][results["control"]["effect"].notna() & (results["control"]["finding"] == overall)]
     if known.empty:
         return None
-    controls = [CHOSEN, *sorted(set(known["control"]) - {CHOSEN}, key=int)]
+    controls = [STRONGEST, *sorted(set(known["control"]) - {STRONGEST}, key=int)]
     rows: list[list[Cell | str]] = []
     for (model, method), _ in known.groupby(["model", "method"], sort=False):
         found = [first_row(known, model=model, method=method, control=c) for c in controls]
         rows.append([str(model), METHODS[str(method)].label, *(tested(f, "effect") for f in found)])
     caption = f"Effect of combining resolutions against every control, {name}; exploratory."
-    head = ["Model", "Way of combining", *("Chosen on validation" if c == CHOSEN else f"{c} px" for c in controls)]
+    head = ["Model", "Way of combining", *("The strongest" if c == STRONGEST else f"{c} px" for c in controls)]
     return PageTable(caption, head, rows)

@@ -33,7 +33,7 @@ def cost_table(results: Results) -> PageTable:
         late = group[~group["converged"].astype(bool)]
         rows.append(
             [
-                str(model), f"{resolution} px", number(group["seconds"].mean(), 1),
+                str(model), f"{resolution} px", number(device_seconds(group).mean(), 1),
                 number(group["images_per_second"].mean(), 1), number(group["peak_memory_mb"].mean(), 0),
                 ", ".join(dict.fromkeys(group["device"].astype(str))),
                 Cell(
@@ -43,27 +43,35 @@ def cost_table(results: Results) -> PageTable:
             ]
         )  # fmt: skip
     head = [
-        "Model", "Resolution", "Training [s]", "Throughput [images/s]", "Peak memory [MiB]", "Device", "Best epoch",
+        "Model", "Resolution", "Training [device-s]", "Throughput [images/s]", "Peak memory [MiB]", "Device",
+        "Best epoch",
     ]  # fmt: skip
     caption = (
-        f"Cost of training one learner{averaged_over(results, intervals=False)}. Peak memory is that of the GPU, or "
-        "on a CPU that of the process. Times compare only between learners that ran on the same device."
+        f"Cost of training one learner{averaged_over(results, intervals=False)}. Device-seconds are seconds times the "
+        "GPUs (or processes on a CPU) that trained together. Peak memory is that of the GPU, or on a CPU that of the "
+        "process. Times compare only between learners that ran on the same device."
     )
     return PageTable(caption, head, rows)
 
 
+def device_seconds(costs: pd.DataFrame) -> pd.Series:
+    """Seconds of training times the devices that trained together: what a learner takes, however many share it."""
+    return costs["seconds"] * costs["devices"]
+
+
 def cost_points(results: Results) -> pd.DataFrame:
-    """A row a (model, resolution_px): mean seconds and the AUROC averaged over findings (of the only one, if one)."""
+    """A row a (model, resolution_px): mean device_seconds and the AUROC averaged over findings."""
     levels = results["averages"]
     overall = MEAN if MEAN in set(levels["finding"]) else results.findings[0]
-    seconds = results.costs.groupby(["model", "resolution_px"], sort=False)["seconds"].mean().reset_index()
-    return seconds.merge(levels[levels["finding"] == overall], on=["model", "resolution_px"], how="left")
+    costs = results.costs.assign(device_seconds=device_seconds(results.costs))
+    spent = costs.groupby(["model", "resolution_px"], sort=False)["device_seconds"].mean().reset_index()
+    return spent.merge(levels[levels["finding"] == overall], on=["model", "resolution_px"], how="left")
 
 
 def cost_against_auroc(points: pd.DataFrame, confidence: float) -> Figure:
     """Training time against mean test AUROC, a colour a resolution, a marker a model.
 
-    points: a row a (model, resolution_px) with seconds, value, lower, upper; rows without a value are left out.
+    points: a row a (model, resolution_px) with device_seconds, value, lower, upper; rows without a value are left out.
     """
     figure = Figure(figsize=(6.6, 4.2), layout="constrained")
     axis = figure.subplots()
@@ -72,17 +80,17 @@ def cost_against_auroc(points: pd.DataFrame, confidence: float) -> Figure:
     shown = points[points["value"].notna()].sort_values("resolution_px")
     for m, model in enumerate(models):
         line = shown[shown["model"] == model]
-        line_of_model(axis, line["seconds"], line, m, colours, markersize=7)
+        line_of_model(axis, line["device_seconds"], line, m, colours, markersize=7)
     if shown.empty:
         say(axis, "no AUROC has a value")
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(shown):
-        low, high = shown["seconds"].min() / 1.5, shown["seconds"].max() * 1.6
+        low, high = shown["device_seconds"].min() / 1.5, shown["device_seconds"].max() * 1.6
         axis.set_xlim(low, high)
         # Numbers between the powers of ten only where there would be too few of those.
         axis.xaxis.set_minor_formatter("{x:,.3g}" if high / low < 20 else NullFormatter())
-    axis.set_xlabel("Training time of one learner [s]")
+    axis.set_xlabel("Training of one learner [device-seconds]")
     axis.set_ylabel("Mean test AUROC of all findings")
     legend(figure, models, list(colours.items()), f"bars: {confidence:.0%} interval")
     return figure

@@ -63,9 +63,12 @@ def localisation_frame(results: Results) -> pd.DataFrame:
     averaged = average_rows(results["localisation"], by, ["value", "lower", "upper"])
     others = results["localisation"].groupby(by, sort=False, dropna=False).agg(
         best=("best", "mean"), blind=("blind", "mean"), chance=("chance", "mean"), threshold=("threshold", "mean"),
-        n_maps=("n_maps", "sum"), n_patients=("n_patients", "sum"), n_against=("n_against", "sum"),
+        n_maps=("n_maps", "sum"), n_against=("n_against", "sum"),
     )  # fmt: skip
-    return averaged.merge(others.reset_index(), on=by)
+    # Seeds of a fold have the same patients, folds others.
+    of_folds = results["localisation"].groupby([*by, "fold"], sort=False, dropna=False)["n_patients"].max()
+    patients = of_folds.groupby(by, sort=False, dropna=False).sum()
+    return averaged.merge(others.join(patients).reset_index(), on=by)
 
 
 def localisation_table(results: Results, settings: ReportSettings) -> PageTable:

@@ -149,7 +149,8 @@ class StudyConfig(Section):
 
     def stacking_settings(self) -> dict[str, Any]:
         """The fields of StackingSettings."""
-        return self.evaluation.bootstrap() | chosen(self.stacking, *names_of(StackingSection))
+        own = chosen(self.stacking, *names_of(StackingSection))
+        return self.evaluation.bootstrap() | own | chosen(self.comparison, "least_patients")
 
     def together_px(self) -> list[int]:
         """Smaller resolutions that are made from one reading of the base; the others are made alone."""

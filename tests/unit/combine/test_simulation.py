@@ -1,10 +1,12 @@
-"""Null studies of the control: exchangeable learners, and counts that follow the confidence asked for."""
+"""Studies of gains and of the control: exchangeable learners, and counts that follow the confidence asked for."""
 
 import numpy as np
 import pytest
 
 from cxrscale.combine import simulation
-from cxrscale.combine.simulation import Scenario, draw, misses
+from cxrscale.combine.methods import METHODS
+from cxrscale.combine.settings import StackingSettings
+from cxrscale.combine.simulation import Scenario, check_claims, draw, power
 from cxrscale.evaluate.auroc import auroc
 
 
@@ -19,11 +21,27 @@ def test_drawn_learners_are_as_good_as_the_shift_says():
     assert np.corrcoef(residual)[0, 1] == pytest.approx(0.5, abs=0.03)
 
 
-def test_intervals_of_half_confidence_miss_in_about_half_of_the_studies(capsys):
-    fixed, chosen = misses(Scenario(0.0, 2, 2), 30, 200, confidence=0.5, seed=1)
-    assert (fixed["against"], chosen["against"]) == ("a fixed one", "the chosen")
-    assert 6 <= fixed["above"] + fixed["below"] <= 24
-    assert simulation.main(["--studies", "1", "--images", "60"]) == 0
+def test_intervals_of_half_confidence_miss_in_about_half_of_the_studies():
+    settings = StackingSettings(1e-6, 2, replicates=0, confidence=0.5, seed=1, least_patients=0)
+    rows = {row["claim"]: row for row in check_claims(Scenario(0.0, 2, 2, findings=2), 30, 200, settings)}
+    assert 0.2 <= rows["the interval against a fixed control misses 0"]["rate"] <= 0.8
+    assert rows["any false gain of resolution"]["rate"] <= 0.7
+    assert all(row["studies"] == 30 for row in rows.values())
+
+
+def test_a_gain_that_is_there_is_claimed():
+    settings = StackingSettings(1e-6, 2, replicates=0, confidence=0.95, seed=1, least_patients=0)
+    weak, strong = power(Scenario(0.02, 2, 4, findings=2), 10, 1200, settings)
+    assert strong["effect"] > max(weak["effect"], 0.005)
+    assert strong["claimed for the mean"] >= 0.5
+
+
+def test_the_program_prints_all_claims_and_its_status_says_whether_they_hold(capsys, monkeypatch):
+    scenario = Scenario(0.2, 2, 2, findings=2)
+    monkeypatch.setattr(simulation, "SCENARIOS", (scenario,))
+    methods = list(METHODS)
+    assert simulation.main(["--studies", "2", "--power-studies", "1", "--images", "60"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + 2 * len(simulation.SCENARIOS)
-    assert len({line.count("|") for line in lines}) == 1
+    assert sum(str(scenario) in line for line in lines) == 5 + len(simulation.SHARES)
+    assert lines[-1] == "5 of 5 claims not shown to fail: PASS"
+    assert list(METHODS) == methods

@@ -1,11 +1,24 @@
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from scipy.stats import chi2
 
+from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.auroc import weighted_auroc
-from cxrscale.evaluate.averaging import FoldAuroc, mean_component, means_over, pooled, spread_of
+from cxrscale.evaluate.averaging import (
+    FoldAuroc,
+    Mean,
+    difference_intervals,
+    joined,
+    level_intervals,
+    mean_component,
+    means_over,
+    pooled,
+    spread_of,
+)
 from cxrscale.evaluate.bootstrap import replicate
 from cxrscale.evaluate.clustered import components
 
@@ -59,12 +72,11 @@ def test_one_seed_knows_no_spread():
 def test_the_larger_spread_counts_own_or_pooled_from_five_seeds_on_within_the_bound_of_its_own(n_seeds):
     quiet, wild = by_hand(n_seeds), by_hand(n_seeds)
     times = np.stack([np.arange(1, n_seeds + 1), np.ones(n_seeds)], axis=1)
-    wild = pooled([FoldAuroc(**{**vars(wild), "auroc": wild.auroc * times})])[0]
-    together = pooled([quiet, wild])
-    assert together[0].spread == together[1].spread
+    wild = replace(wild, auroc=wild.auroc * times)
+    spread = spread_of([quiet.auroc, wild.auroc])
     own = [float((f.auroc @ DIFFERENCE[0]).var(ddof=1)) for f in (quiet, wild)]
-    assert together[0].spread.difference == pytest.approx(np.mean(own))
-    found = [means_over([f], DIFFERENCE)[0].se ** 2 - 0.0001 for f in together]
+    assert spread.of(DIFFERENCE)[0] == pytest.approx([np.mean(own)])
+    found = [means_over([replace(f, spread=spread)], DIFFERENCE)[0].se ** 2 - 0.0001 for f in (quiet, wild)]
     bound = own[0] * (n_seeds - 1) / chi2.ppf(0.1, n_seeds - 1) if n_seeds == 5 else np.inf
     assert (bound < np.mean(own)) == (n_seeds == 5)
     assert found == pytest.approx([min(np.mean(own), bound) / n_seeds, own[1] / n_seeds])
@@ -72,13 +84,50 @@ def test_the_larger_spread_counts_own_or_pooled_from_five_seeds_on_within_the_bo
 
 def test_the_pooled_spread_is_the_mean_over_pairs():
     aurocs = np.random.default_rng(0).normal(size=(3, 4, 5))  # (finding, seed, resolution)
-    spread = spread_of(list(aurocs))
+    variance, times = spread_of(list(aurocs)).of(np.array([[1, -1, 0, 0, 0], [0, 0, 1, 0, -1], [1, 0, 0, 0, 0]]))
     pairs = [(a[:, i] - a[:, j]).var(ddof=1) for a in aurocs for i, j in combinations(range(5), 2)]
     assert len(pairs) == 30
-    assert spread.difference == pytest.approx(np.mean(pairs))
-    assert spread.level == pytest.approx(aurocs.var(axis=1, ddof=1).mean())
-    assert spread.of(np.array([1, -1, 0, 0, 0])) == (spread.difference, 4)
-    assert spread.of(np.array([1, 0, 0, 0, 0])) == (spread.level, 5)
+    assert variance == pytest.approx([np.mean(pairs), np.mean(pairs), aurocs.var(axis=1, ddof=1).mean()])
+    assert times.tolist() == [4, 4, 5]
+
+
+def test_scores_that_are_not_alike_are_pooled_over_findings_alone():
+    aurocs = np.random.default_rng(0).normal(size=(3, 4, 5)) * [1, 1, 1, 1, 9]
+    contrasts = np.array([[1, -1, 0, 0, 0], [1, 0, 0, 0, -1], [0, 0, 0, 0, 1]])
+    variance, times = spread_of(list(aurocs), alike=False).of(contrasts)
+    assert variance == pytest.approx([np.mean([(a @ c).var(ddof=1) for a in aurocs]) for c in contrasts])
+    assert times.tolist() == [1, 1, 1]
+    assert not spread_of([a[:2] for a in aurocs], alike=False).known
+
+
+def test_all_findings_and_their_mean_have_the_spread_of_all():
+    scores, target, patient = drawn(0.7)
+    parts = {name: components(scores, t, patient, 400) for name, t in (("a", target), ("b", 1 - target))}
+    found = pooled(parts, 2)
+    assert list(found) == ["a", "b", MEAN]
+    assert found[MEAN].auroc == pytest.approx((found["a"].auroc + found["b"].auroc) / 2)
+    expected = spread_of([found["a"].auroc, found["b"].auroc]).covariance
+    assert all((f.spread.covariance == expected).all() for f in found.values())
+
+
+def test_scores_side_by_side_are_those_of_one_call():
+    scores, target, patient = drawn(0.7)
+    together, apart = components(scores, target, patient), [components(s[None], target, patient) for s in scores]
+    assert joined(apart).auroc == pytest.approx(together.auroc)
+    assert joined(apart).covariance() == pytest.approx(together.covariance())
+
+
+def test_intervals_of_levels_stay_within_their_range_and_those_of_differences_are_even():
+    means = [Mean(0.95, 0.04, 0.0, 10, 40, 60), Mean(0.6, 0.03, 0.04, np.inf, 40, 60)]
+    lower, upper = level_intervals(means, 0.95)
+    # By hand: logit(.95) = 2.944, 2.228 x .04 / .0475 = 1.876; 1.960 x .05 / .24 = .408 about .405.
+    assert lower == pytest.approx([expit(2.9444 - 1.8763), expit(0.4055 - 0.4083)], abs=1e-4)
+    assert upper == pytest.approx([expit(2.9444 + 1.8763), expit(0.4055 + 0.4083)], abs=1e-4)
+    lower, upper = difference_intervals(means, 0.95)
+    assert lower == pytest.approx([0.95 - 2.22814 * 0.04, 0.6 - 1.95996 * 0.05], abs=1e-5)
+    assert upper + lower == pytest.approx([1.9, 1.2])
+    nothing = [Mean(1.0, 0.0, 0.0, np.inf, 40, 60), Mean(0.7, np.nan, 0.0, np.inf, 1, 60)]
+    assert np.isnan(level_intervals(nothing, 0.95)).all()
 
 
 def drawn(shared, seed=0):
@@ -124,3 +173,17 @@ def test_a_single_patient_of_a_class_has_no_variance():
     target = np.array([1.0, 0, 0, 0])
     fold = FoldAuroc.of(components(np.arange(8.0).reshape(2, 4), target, np.arange(4)), 1)
     assert np.isnan(means_over([fold], DIFFERENCE)[0].se)
+
+
+def test_degrees_of_freedom_are_those_of_welchs_test():
+    """By hand: variances a and b of 4 and 3 patients: (a + b)^2 / (a^2 / 3 + b^2 / 2). More images of the
+    same patients add none."""
+    score, target = np.array([[3.0, 5, 2, 4, 1, 2, 4.5]]), np.array([1, 1, 1, 1, 0, 0, 0])
+    found = components(score, target, np.arange(7))
+    below = [np.mean([(s > n) + 0.5 * (s == n) for n in (1, 2, 4.5)]) for s in (3, 5, 2, 4)]
+    above = [np.mean([(s > n) + 0.5 * (s == n) for s in (3, 5, 2, 4)]) for n in (1, 2, 4.5)]
+    a, b = np.var(below, ddof=1) / 4, np.var(above, ddof=1) / 3
+    (mean,) = means_over([FoldAuroc.of(found, 1)], np.eye(1))
+    assert mean.df == pytest.approx((a + b) ** 2 / (a**2 / 3 + b**2 / 2))
+    many = components(np.tile(score, 50), np.tile(target, 50), np.tile(np.arange(7), 50))
+    assert means_over([FoldAuroc.of(many, 1)], np.eye(1))[0].df == pytest.approx(mean.df)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from cxrscale.evaluate.averaging import FoldAuroc, level_intervals, means_over
 from cxrscale.evaluate.clustered import components
 from cxrscale.evaluate.intervals import error_interval
 
@@ -34,15 +35,12 @@ def test_the_clustered_interval_covers_the_true_auroc():
         score = np.sqrt(0.7) * rng.normal(size=300)[patient] + np.sqrt(0.3) * rng.normal(size=len(patient)) + 2 * ill
         found = components(score, ill, patient)
         alone = components(score, ill, np.arange(len(patient)))
-        for name, which, bounded in (("clustered", found, True), ("wald", found, False), ("images", alone, True)):
-            lower, upper = error_interval(
-                which.auroc[0],
-                np.sqrt(which.covariance()[0, 0]),
-                0.95,
-                within_0_and_1=bounded,
-                degrees_of_freedom=np.inf if name == "wald" else which.degrees_of_freedom()[0],
-            )
-            covered[name] += lower <= truth <= upper
+        for name, which in (("clustered", found), ("wald", found), ("images", alone)):
+            (mean,) = means = means_over([FoldAuroc.of(which, 1)], np.eye(1))
+            ends = level_intervals(means, 0.95)
+            if name == "wald":
+                ends = [mean.value - norm.ppf(0.975) * mean.se], [mean.value + norm.ppf(0.975) * mean.se]
+            covered[name] += ends[0][0] <= truth <= ends[1][0]
     share = {name: count / n for name, count in covered.items()}
     assert share["clustered"] == pytest.approx(0.95, abs=0.027)
     assert share["wald"] < share["clustered"]

@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from cxrscale.common import tables
 from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.auroc import reason_undefined, weighted_auroc
+from cxrscale.evaluate.averaging import FoldAuroc, means_over
 from cxrscale.evaluate.bootstrap import interval, replicate
 from cxrscale.evaluate.clustered import components
 from cxrscale.evaluate.contracts import METRICS
@@ -65,7 +66,8 @@ def test_intervals_of_auroc_are_what_their_names_say(table):
     patient = np.unique([f"p{p}" for p in PATIENT], return_inverse=True)[1]  # draws follow the order of the ids
     found = components(LOGIT[None], TARGET, patient)
     a, error = found.auroc[0], np.sqrt(found.covariance()[0, 0])
-    width = t.ppf(0.975, found.degrees_of_freedom()[0]) * error / (a * (1 - a))
+    (mean,) = means_over([FoldAuroc.of(found, 1)], np.eye(1))
+    width = t.ppf(0.975, mean.df) * error / (a * (1 - a))
     ends = expit(logit(a) + np.array([-width, width]))
     assert rows.loc["clustered", ["lower", "upper"]].tolist() == pytest.approx(ends, abs=1e-6)
     boot = replicate(weighted_auroc, LOGIT[None], TARGET.astype(float), patient, 200, 0)[0]

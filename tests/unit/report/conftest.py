@@ -14,9 +14,9 @@ from cxrscale.combine.methods import BEST_SINGLE, EQUAL, PRIMARY
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.combine.stack import stack
 from cxrscale.common.notes import NOTES
-from cxrscale.common.rows import ALL_CHANNELS, CHOSEN, MEAN
+from cxrscale.common.rows import ALL_CHANNELS, MEAN, STRONGEST
+from cxrscale.common.scope import scope_of
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, DIFFERENCES, METRICS, SUFFICIENT
-from cxrscale.evaluate.verdicts import scope_of
 from cxrscale.explain.contracts import ERF, FIELD_EFFECT, LENGTHS, LOCALISATION
 from cxrscale.explain.field_effect import field_points
 from cxrscale.report.inputs import KEY, ActivationMaps, ReportSettings, Results
@@ -44,8 +44,8 @@ SETTINGS = ReportSettings(
     settings=[["split.combine_fraction", 0.1, 0.1], ["seeds", [0], [0]], ["training.epochs", 2, 30]],
 )  # fmt: skip
 COST = {
-    "seconds": 12.5, "images_per_second": 100.0, "peak_memory_mb": 800.0, "device": "cpu", "best_epoch": 1,
-    "epochs": 2, "converged": True, "identity": {"inputs": "feedc0de"}, "versions": {"torch": "2.9"},
+    "seconds": 12.5, "images_per_second": 100.0, "peak_memory_mb": 800.0, "device": "cpu", "devices": 2,
+    "best_epoch": 1, "epochs": 2, "converged": True, "identity": {"inputs": "feedc0de"}, "versions": {"torch": "2.9"},
 }  # fmt: skip
 
 
@@ -188,9 +188,10 @@ def combined_tables(made: Made):
         row = (found if finding not in made.undefined else {}) | {"finding": finding, "reason": made.reason(finding)}
         for method, against in itertools.permutations((BEST_SINGLE, EQUAL, PRIMARY), 2):
             if against != PRIMARY:
-                gains.append(row | {"ensemble": model, "method": method, "against": against, "n_learners": n})
+                who = {"ensemble": model, "method": method, "against": against, "n_learners": n}
+                gains.append(row | who | {"scope": scope_of(len(made.seeds))})
         control.append(
-            {"model": model, "finding": finding, "method": PRIMARY, "control": CHOSEN, "n_learners": n}
+            {"model": model, "finding": finding, "method": PRIMARY, "control": STRONGEST, "n_learners": n}
             | {"n_seeds": len(made.seeds), "reason": "2 learners of one resolution need 2 seeds, there is 1"}
         )
     return {

@@ -30,21 +30,32 @@ def test_with_one_seed_a_gain_is_one_of_ensembling(make_settings, make_stacked):
 def test_with_seeds_the_control_is_told_and_shown(make_settings, make_stacked):
     found = make_stacked({32: (0.8, 1), 64: (0.8, 1)}, seeds=4)
     (sentence,) = control_sentences(found, make_settings())
-    assert "2 resolutions together, against 2 seeds of the resolution that does best on validation" in sentence
-    assert "so combining resolutions gains more than combining seeds; better for" in sentence
+    assert "2 resolutions together, against 2 seeds of the resolution that does best so, " in sentence
+    assert "so combining resolutions gains more than combining seeds; a gain over every single" in sentence
     table = control_table(found, make_settings())
     assert [row[1].text for row in table.cells] == ["A", "B", "Mean of all findings"]
     assert "p (Holm)" in table.cells[0][4].note
     assert "Holm" not in table.cells[2][4].note
     every = controls_table(found, make_settings())
-    assert list(every.head[2:]) == ["Chosen on validation", "32 px", "64 px"]
+    assert list(every.head[2:]) == ["The strongest", "32 px", "64 px"]
     assert [row[1].text for row in every.cells] == [m.label for m in METHODS.values() if m.combines]
 
 
 def test_no_gain_of_resolution_is_said_as_such(make_settings, make_stacked):
     found = make_stacked({32: (0.8, 1), 64: (0.8, 1)}, seeds=2, shared=0.0)
     (sentence,) = control_sentences(found, make_settings())
-    assert "which shows no gain of resolution beyond that of ensembling; better for 0" in sentence
+    assert "which shows no gain of resolution beyond that of ensembling; a gain over every single" in sentence
+    assert "is shown for 0 of 2 findings" in sentence
+
+
+def test_a_control_that_does_better_is_never_a_loss_that_was_shown(make_settings, make_stacked):
+    found = make_stacked({32: (0.1, 1), 64: (1.5, 1)}, seeds=4)
+    strongest = found["control"].set_index(["control", "method", "finding"]).loc["(strongest)", PRIMARY, "(mean)"]
+    assert strongest["effect"] < -0.01
+    assert (strongest["strongest_px"], strongest["p"]) == (64, 1)
+    (sentence,) = control_sentences(found, make_settings())
+    assert "which shows no gain of resolution beyond that of ensembling" in sentence
+    assert "worse" not in sentence
 
 
 def test_tables_hold_every_method_and_finding(make_settings, make_stacked):

@@ -8,7 +8,8 @@ NAN = float("nan")
 
 
 def test_cost_is_logarithmic_and_leaves_out_what_is_undefined(texts, level):
-    points = pd.DataFrame([level("m", "(mean)", 32, 0.7), level("m", "(mean)", 64, NAN)]).assign(seconds=[10.0, 100.0])
+    points = pd.DataFrame([level("m", "(mean)", 32, 0.7), level("m", "(mean)", 64, NAN)])
+    points = points.assign(device_seconds=[10.0, 100.0])
     figure = cost_against_auroc(points, 0.95)
     assert figure.axes[0].get_xscale() == "log"
     assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_xdata().size == 1] == [10.0, 10.0]

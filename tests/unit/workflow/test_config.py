@@ -589,7 +589,7 @@ def test_the_radiologists_labels_go_with_the_official_split():
     assert study.labels.test_source == "radiologist"
 
 
-@pytest.mark.parametrize("name", ["(mean)", "(all)", "(chosen)", "view", "split", "All", "image_id", " ", "Edema "])
+@pytest.mark.parametrize("name", ["(mean)", "(all)", "(strongest)", "view", "split", "All", "image_id", " ", "Edema "])
 def test_reserved_names_are_no_findings_wherever_findings_are_named(name):
     own = {"dataset": MANIFEST}
     said = repr(name)
