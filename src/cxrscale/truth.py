@@ -89,7 +89,7 @@ class Found:
 
 
 def verdicts_of(rows: pd.DataFrame) -> str:
-    """'32 px: needs the reference (-0.31); ...'."""
+    """'32 px: worse than the reference (-0.31); ...'."""
     return "; ".join(
         f"{r.resolution_px} px: {r.verdict} ({r.difference:+.3f}, {r.lower:+.3f} to {r.upper:+.3f})"
         for r in rows.itertuples()

@@ -64,7 +64,7 @@ EQUIVALENT = "equivalent"
 
 UNDECIDED = "undecided"
 
-NEEDS = "needs the reference"
+NEEDS = "worse than the reference"
 
 BETTER_BELOW = "better below it"
 

@@ -175,7 +175,7 @@ def check_claims(
         rows += [
             claim("any false difference in a study without any", name, (null["p_holm"] <= alpha).any(axis=1), alpha),
             claim(
-                "any false 'needs the reference' or 'better below it'",
+                "any false 'worse than the reference' or 'better below it'",
                 name,
                 np.isin(null["verdict"], DIFFERENT).any(axis=1),
                 alpha,

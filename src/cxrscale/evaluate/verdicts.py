@@ -2,10 +2,10 @@
 
 Two kinds of statement, each with its own error:
 
-- A difference ("needs the reference", "better below it"): p from t, corrected after Holm (1979) over all resolutions,
-  findings and models held against the reference, and at least the margin in size as estimated, since a difference that
-  is smaller matters to nobody. The chance of one false statement in a whole study without differences is at most
-  1 - confidence.
+- A difference ("worse than the reference", "better below it"): p from t, corrected after Holm (1979) over all
+  resolutions, findings and models held against the reference, and at least the margin in size as estimated, since a
+  difference that is smaller matters to nobody. The chance of one false statement in a whole study without differences
+  is at most 1 - confidence.
 - Equivalence and non-inferiority: the interval as shown lies within the margin (two one-sided tests, Schuirmann 1987,
   doi:10.1007/BF01068419). The chance of one such statement being false is at most 1 - confidence, and half of that
   where errors are normal; the other half is in reserve for findings that are rare and easy, whose errors are skewed.

@@ -96,7 +96,7 @@ def what_verdicts_say(settings: ReportSettings) -> Paragraph:
     )
     return Paragraph(
         Markup(
-            "Verdicts: <em>needs the reference</em> or <em>better below it</em>, the difference is shown (p after "
+            "Verdicts: <em>worse than the reference</em> or <em>better below it</em>, the difference is shown (p after "
             "Holm's correction over all resolutions, findings and models below {level}) and as estimated not smaller "
             "than {margin}; <em>equivalent</em>, its interval lies within ± {margin}; <em>undecided</em>, neither. The "
             "mean of findings is corrected by itself. {chosen}docs/verdicts.md says how seldom a verdict errs."
@@ -210,7 +210,7 @@ def auroc_drawn(results: Results, settings: ReportSettings) -> Drawn:
         "auroc",
         auroc_by_resolution(results["averages"], shown_findings(results, settings), settings.confidence),
         "Test AUROC by resolution. A panel is a finding, a line a model (marker), a colour a resolution. A line that "
-        "rises to the right says that the finding gains from resolution; a flat one, that the lowest is enough. Bars "
+        "rises to the right shows AUROC rising with resolution. Bars "
         f"are {settings.confidence:.0%} intervals of each value by itself: two that overlap may still differ, since "
         "both come from the same patients; the next figure answers that." + values_averaged(results),
     )
@@ -255,10 +255,10 @@ def differences_drawn(results: Results, settings: ReportSettings) -> Drawn:
     return Drawn(
         "differences",
         differences_to_reference(against, labels, results.models, margin, settings.confidence),
-        "AUROC minus that at the reference, paired on the same patients. A dot to the left of the grey band "
-        f"(± {margin:g}) that is filled says that the finding needs the reference; a bar within the band, that the "
-        "resolution is as good; any other is undecided. Filled: the difference is shown after correction for all that "
-        "were tested. Each bar holds by itself." + values_averaged(results),
+        "AUROC minus that at the reference, paired on the same patients. Filled: the difference is shown after "
+        f"correction for all that were tested. A filled dot to the left of the grey band (± {margin:g}) is worse than "
+        "the reference, one to the right of it better; a bar within the band is equivalent; any other is undecided. "
+        "Each bar holds by itself." + values_averaged(results),
     )
 
 

@@ -151,7 +151,12 @@ def field_effect_sentences(results: Results, settings: ReportSettings) -> dict[s
         if missing(row["spearman"]) or missing(row["lower"]):
             verdict = "the claim cannot be judged here"
         elif row["lower"] > 0 and row["p"] < 1 - settings.confidence:
-            verdict = "so findings with wide fields do prefer low resolution here"
+            points = results["field_points"]
+            gains = points.loc[points["model"] == row["model"], "preference"] > 0
+            verdict = (
+                "so findings with wide fields do prefer low resolution here" if gains.any()
+                else "so findings with wide fields lose less at low resolution here; none gains"
+            )  # fmt: skip
         elif row["upper"] < 0 and row["p"] < 1 - settings.confidence:
             verdict = "so findings with wide fields prefer high resolution here, against the claim"
         else:

@@ -77,8 +77,8 @@ def provenance_tables(results: Results) -> list[PageTable]:
     return [
         PageTable("Versions.", ["Made by", "With"], [*versions, ["this report", here]]),
         PageTable(
-            "Learners. The digest names code, targets, images and initial weights together: equal digests, equal "
-            "inputs.",
+            "Learners. The digest names code, targets, images and initial weights together: learners of "
+            "one model, resolution and seed that have equal digests had equal inputs.",
             ["Model", "Resolution", "Learner", "Digest of code and data"],
             rows,
         ),

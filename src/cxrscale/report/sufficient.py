@@ -27,6 +27,7 @@ class Answer:
     reason: str = ""
     beyond: tuple[int, ...] = ()  # smaller than px and by themselves enough, although one between is not shown to be
     better: tuple[int, ...] = ()  # shown to be better than the reference
+    worse: tuple[int, ...] = ()  # shown to be worse, where some other smaller one is undecided
 
 
 def answer(results: Results, settings: ReportSettings, model: str, finding: str) -> Answer:
@@ -48,8 +49,10 @@ def answer(results: Results, settings: ReportSettings, model: str, finding: str)
         return Answer(finding, "suffices", px, beyond=beyond, better=better)
     if smaller.empty:
         return Answer(finding, "smallest", px)
-    kind = "better" if better else "needed" if (smaller["verdict"] == NEEDS).all() else "undecided"
-    return Answer(finding, kind, px, beyond=beyond, better=better)
+    worse = tuple(int(r) for r in smaller.loc[smaller["verdict"] == NEEDS, "resolution_px"])
+    if len(worse) == len(smaller):
+        return Answer(finding, "needed", px, beyond=beyond)
+    return Answer(finding, "better" if better else "undecided", px, beyond=beyond, better=better, worse=worse)
 
 
 def _confirmatory(results: Results, model: str, finding: str) -> pd.DataFrame:
@@ -67,13 +70,14 @@ def answer_cell(found: Answer, settings: ReportSettings) -> Cell:
         "suffices": "",
         "needed": "the reference; every smaller one is worse",
         "better": "the reference; not every smaller one was shown to be enough",
-        "undecided": "the reference; no smaller one was shown to be enough, nor all to be worse",
+        "undecided": "the reference; not every smaller one was shown to be enough, nor all to be worse",
         "smallest": "the reference; no smaller one was tried",
     }
     better = f"better than {reference} px: {join(found.better)} px" if found.better else ""
     alone = [px for px in found.beyond if px not in found.better]
     beyond = f"{join(alone)} px would be enough alone, but not one between" if alone else ""
-    return Cell(f"{found.px} px", "; ".join(filter(None, (notes[found.kind], better, beyond))))
+    worse = f"worse: {join(found.worse)} px" if found.worse else ""
+    return Cell(f"{found.px} px", "; ".join(filter(None, (notes[found.kind], better, worse, beyond))))
 
 
 def answer_sentence(answers: Sequence[Answer], settings: ReportSettings) -> str:
@@ -87,16 +91,21 @@ def answer_sentence(answers: Sequence[Answer], settings: ReportSettings) -> str:
         parts.append(f"{px} px is better than {reference} px, the reference, for {names}")
     phrases = {
         "needed": f"{reference} px, the reference, is needed for {{}} (every smaller one is worse)",
-        "undecided": f"undecided below {reference} px, the reference: {{}}",
+        "undecided": f"undecided whether less than {reference} px, the reference, suffices: {{}}",
         "smallest": f"no resolution below the reference ({reference} px) was tried for {{}}",
         "chance": f"no answer where the AUROC at {reference} px is not shown to be above chance: {{}}",
     }
     for kind, phrase in phrases.items():
-        if found := [a.finding for a in answers if a.kind == kind]:
+        if found := [a.finding + _worse(a) for a in answers if a.kind == kind]:
             parts.append(phrase.format(join(found)))
     if undefined := [f"{a.finding} ({a.reason})" for a in answers if a.kind == "undefined"]:
         parts.append(f"no answer for {join(undefined)}")
     return "; ".join(parts) + "."
+
+
+def _worse(found: Answer) -> str:
+    """What is decided of a finding although it is undecided which resolution suffices."""
+    return f" ({join(found.worse)} px {'is' if len(found.worse) == 1 else 'are'} worse)" if found.worse else ""
 
 
 def answers_of(results: Results, settings: ReportSettings) -> dict[str, list[Answer]]:

@@ -87,9 +87,9 @@ def weights_drawn(results: Results, settings: ReportSettings) -> Drawn:
         "scale_weights",
         scale_weights(weights[weights["finding"].isin(single)], {f: f for f in single}),
         f"Fitted weights of the learners in each ensemble, below them their {settings.confidence:.0%} intervals over "
-        "patients of the split they are fitted on; each row of a panel sums to 1. Weight on high resolutions says that "
-        "the information lies in fine detail. * : learners so much alike that one could take the other's place."
-        + values_averaged(results),
+        "patients of the split they are fitted on; each row of a panel sums to 1. A weight says what these ensembles "
+        "take from a learner, not which resolution a finding needs. * : learners so much alike that one could take the "
+        "other's place." + values_averaged(results),
     )
 
 

@@ -12,7 +12,10 @@ from cxrscale.combine.stack import stack
 from cxrscale.common import tables
 from cxrscale.common.rows import ALL_LEARNERS, MEAN
 from cxrscale.evaluate.auroc import auroc
+from cxrscale.evaluate.comparison import compare
+from cxrscale.evaluate.metrics import evaluate
 from cxrscale.evaluate.predictions import read_scores
+from cxrscale.evaluate.settings import ComparisonSettings, EvaluationSettings
 
 SETTINGS = StackingSettings(tolerance=1e-8, scale_weight_replicates=100, replicates=200, confidence=0.95, seed=0)
 N = 400
@@ -211,3 +214,34 @@ def test_a_method_needs_no_more_than_its_entry(study, monkeypatch):
         for scores in (read_scores([paths["a", r, 1, 0]], ["validate"])["validate"] for r in (256, 512))
     ]
     assert found["coefficient"].tolist() == pytest.approx(np.array(above) / sum(above))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_auroc_has_one_interval_in_all_tables(write_predictions, seeds):
+    """Of a learner, and of a resolution over seeds, where nothing else is combined with it."""
+    rng = np.random.default_rng(0)
+    paths = {}
+    for seed in range(seeds):
+        logits = {f: (1.5 + k) * TARGET + rng.normal(0, 1, N) for k, f in enumerate("AB")}
+        patient = np.arange(N) // 2
+        paths["a", 512, 0, seed] = write_predictions(f"{seed}", SPLIT, patient, logits, {"A": TARGET, "B": 1 - TARGET})
+    stacked = stack(paths, {0: "combine"}, SETTINGS)
+    compared = compare(paths, ComparisonSettings(reference_px=512, replicates=100))
+    single = stacked["stacked"][stacked["stacked"]["method"] == "best_single"]
+    singles, levels = (frame.set_index(["finding", "seed"]) for frame in (single, compared.levels))
+    over_seeds = stacked["gains"][stacked["gains"]["method"] == "best_single"].set_index("finding")
+    averages = compared.averages.set_index("finding")
+    for finding in ("A", "B", MEAN):
+        for seed in range(seeds):
+            metrics = evaluate(paths["a", 512, 0, seed], ["test"], EvaluationSettings(replicates=100))
+            mine = metrics.set_index(["metric", "level", "group", "interval", "finding", "split"])
+            row = mine.loc["auroc", "image", "all", "clustered", finding, "test"]
+            learner = [row["value"], row["lower"], row["upper"]]
+            assert levels.loc[(finding, seed), ["value", "lower", "upper"]].tolist() == pytest.approx(learner)
+            assert singles.loc[(finding, seed), ["auroc", "lower", "upper"]].tolist() == pytest.approx(learner)
+        resolution = averages.loc[finding, ["value", "lower", "upper"]].tolist()
+        assert over_seeds.loc[finding, ["auroc", "auroc_lower", "auroc_upper"]].tolist() == pytest.approx(resolution)
+        if seeds == 1:
+            assert resolution == pytest.approx(learner)
+        else:
+            assert resolution[1] < learner[1] or resolution[2] > learner[2]

@@ -48,9 +48,9 @@ def test_large_differences_are_found():
     design = replace(SMALL, patients=600, seeds=1, seed_sd=0.0, effects=(-0.2, 0.0, 0.1), auroc=0.75)
     tally = simulate(design, 10, 0.05, 0.95, seed=2)
     said = tally["verdict"]
-    assert (said[:, tally.finding == 0] == "needs the reference").mean() > 0.9
+    assert (said[:, tally.finding == 0] == "worse than the reference").mean() > 0.9
     assert (said[:, tally.finding == 2] == "better below it").mean() > 0.7
-    assert not np.isin(said[:, tally.finding == 1], ("needs the reference", "better below it")).any()
+    assert not np.isin(said[:, tally.finding == 1], ("worse than the reference", "better below it")).any()
 
 
 def test_one_seed_read_as_resolution_errs_too_often():
@@ -75,7 +75,7 @@ def test_the_program_prints_json_and_its_status_says_whether_claims_hold(capsys,
     found = json.loads(capsys.readouterr().out)
     assert len(found["claims"]) == 6
     assert [row["difference"] for row in found["power"]] == list(simulation.EFFECTS)
-    words = ("needs the reference", "better below it", "equivalent", "undecided")
+    words = ("worse than the reference", "better below it", "equivalent", "undecided")
     assert all(sum(row[word] for word in words) == pytest.approx(1) for row in found["power"])
     assert simulation.main(arguments) == 0
     assert capsys.readouterr().out.endswith("6 of 6 claims hold: PASS\n")

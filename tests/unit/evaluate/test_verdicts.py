@@ -47,7 +47,7 @@ def test_without_any_spread():
     [
         (0.0, 0.005, 1.0, "equivalent"),
         (-0.005, 0.004, 0.001, "equivalent"),  # shown, but it matters to nobody
-        (-0.03, 0.02, 0.01, "needs the reference"),
+        (-0.03, 0.02, 0.01, "worse than the reference"),
         (0.03, 0.02, 0.01, "better below it"),
         (-0.03, 0.02, 0.06, "undecided"),  # not after correction
         (-0.009, 0.004, 0.001, "undecided"),  # shown, but not to be large enough to matter
@@ -59,7 +59,7 @@ def test_verdicts_by_hand(difference, half, p, said):
     found = verdicts.verdict(difference, difference - half, difference + half, p, 0.01, 0.95)
     assert found == said
     above = verdicts.verdict(difference, difference - half, difference + half, p, 0.01, 0.95, below=False)
-    assert above == {"needs the reference": "worse above it", "better below it": "better above it"}.get(said, said)
+    assert above == {"worse than the reference": "worse above it", "better below it": "better above it"}.get(said, said)
 
 
 def test_the_smallest_sufficient_goes_down_in_order():

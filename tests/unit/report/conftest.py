@@ -149,7 +149,7 @@ def compared_tables(made: Made):
             d = -gain * (against == reference)
             confirmatory = against == reference
             kind = "confirmatory" if confirmatory else "exploratory"
-            verdict = ("equivalent" if d == 0 else "needs the reference") if confirmatory else None
+            verdict = ("equivalent" if d == 0 else "worse than the reference") if confirmatory else None
             p, ends = (1.0 if d == 0 else 0.0001), [d - 0.005, d + 0.005]
             differences.append(
                 [

@@ -25,7 +25,7 @@ def test_a_difference_shows_interval_corrected_p_and_verdict(make_results, make_
     results = make_results(models=("m",))
     cell = difference_cell(results, make_settings(), "m", "B", 32)
     minus = "\N{MINUS SIGN}"
-    assert cell == Cell(f"{minus}0.200", f"{minus}0.205 to {minus}0.195; p < 0.001; needs the reference")
+    assert cell == Cell(f"{minus}0.200", f"{minus}0.205 to {minus}0.195; p < 0.001; worse than the reference")
     few = results["differences"].assign(verdict=None, p_holm=NAN, reason="5 patients with the finding: no verdict")
     cell = difference_cell(results.having(differences=few), make_settings(), "m", "B", 32)
     assert cell.note.endswith("; 5 patients with the finding: no verdict")

@@ -13,7 +13,7 @@ def test_cost_is_logarithmic_and_leaves_out_what_is_undefined(texts, level):
     figure = cost_against_auroc(points, 0.95)
     assert figure.axes[0].get_xscale() == "log"
     assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_xdata().size == 1] == [10.0, 10.0]
-    assert "Training time of one learner [s]" in texts(figure)
+    assert "Training of one learner [device-seconds]" in texts(figure)
     figure = cost_against_auroc(points.assign(value=NAN), 0.95)
     assert "no AUROC has a value" in texts(figure)
 

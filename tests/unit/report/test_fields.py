@@ -40,7 +40,7 @@ def test_fields_have_a_row_a_state_and_a_reason_where_there_is_none(make_results
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ([0.8, 0.3, 0.95, 0.01, 14, None], "do prefer low resolution here; so few findings"),
+        ([0.8, 0.3, 0.95, 0.01, 14, None], "lose less at low resolution here; none gains; so few findings"),
         ([-0.8, -0.95, -0.3, 0.01, 14, None], "against the claim"),
         ([0.8, 0.3, 0.95, 0.07, 14, None], "neither shown nor refuted"),
         ([0.3, -0.2, 0.7, 0.3, 30, None], "so the claim is neither shown nor refuted."),
@@ -56,6 +56,16 @@ def test_the_claim_about_fields_is_said_as_the_numbers_allow(make_results, make_
     sentence = field_effect_sentences(changed, make_settings())["m"]
     assert said in sentence
     assert f"n = {row[4]} findings" in sentence or row[4] < 5
+
+
+def test_a_preference_for_low_resolution_is_said_only_where_some_finding_gains(make_results, make_settings):
+    results = make_results(models=("m",))
+    effect = pd.DataFrame([["m", 0.8, 0.3, 0.95, 0.01, 14, None]], columns=[c.name for c in FIELD_EFFECT.columns])
+    points = results["field_points"]
+    assert not (points["preference"] > 0).any()
+    gains = points.assign(preference=[0.1] + [-0.1] * (len(points) - 1))
+    sentence = field_effect_sentences(results.having(field_effect=effect, field_points=gains), make_settings())["m"]
+    assert "do prefer low resolution here" in sentence
 
 
 def test_receptive_fields_write_sigma_in_each_panel(texts):

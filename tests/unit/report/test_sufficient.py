@@ -11,12 +11,31 @@ def test_answers_are_sorted_into_what_the_data_say(make_results, make_settings):
     undecided = results["differences"].assign(verdict="undecided")
     changed = results.having(differences=undecided)
     assert answer(changed, settings, "m", "B").kind == "undecided"
+    assert answer_sentence([answer(changed, settings, "m", "B")], settings) == (
+        "undecided whether less than 64 px, the reference, suffices: B."
+    )
     at_chance = results.having(averages=results["averages"].assign(lower=0.5))
     assert answer(at_chance, settings, "m", "A").kind == "chance"
     gone = make_results(models=("m",), undefined=("A",))
     assert answer(gone, settings, "m", "A").reason == "AUROC is undefined in every fold: no positive image"
     single = make_results(models=("m",), resolutions=(64,))
     assert answer(single, settings, "m", "A").kind == "smallest"
+
+
+def test_what_is_decided_of_a_finding_is_never_called_undecided(make_results, make_settings):
+    results, settings = make_results(models=("m",), resolutions=(16, 32, 64)), make_settings()
+    lowest = results["differences"]["resolution_px"] == 16
+    verdicts = lowest.map({True: "worse than the reference", False: "undecided"})
+    changed = results.having(
+        differences=results["differences"].assign(verdict=verdicts),
+        sufficient=results["sufficient"].assign(sufficient_px=64, beyond_px=None),
+    )
+    found = answer(changed, settings, "m", "A")
+    assert found == Answer("A", "undecided", 64, worse=(16,))
+    assert answer_cell(found, settings).note.endswith("nor all to be worse; worse: 16 px")
+    assert answer_sentence([found], settings) == (
+        "undecided whether less than 64 px, the reference, suffices: A (16 px is worse)."
+    )
 
 
 def test_the_answer_names_resolutions_that_would_be_enough_but_for_one_between(make_results, make_settings):
