@@ -1,41 +1,58 @@
 """Starts of Snakemake that cost no imports: each is forked from one process that has imported what no test changes.
 
 A start takes 2 seconds of CPU time so, and 5 otherwise; the tests make some 150. The package itself is not imported
-beforehand, since tests edit it, and nothing heavy may be imported here: each start imports this module.
+beforehand, since tests edit it.
 """
 
-import multiprocessing
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli", "pandas", "pyarrow.parquet", "pydantic"])
 
-
-def snakemake(folder: Path, *arguments: str, patience_s: float = 1200) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *arguments: str, patience_s: int = 1200) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in `folder`, both streams in stdout; the status is negative if it had to be killed."""
-    with tempfile.TemporaryFile() as said:
-        process = FORKS.Process(target=_run, args=(folder, arguments, f"/proc/{os.getpid()}/fd/{said.fileno()}"))
-        process.start()
-        process.join(patience_s)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-        said.seek(0)
-        assert process.exitcode is not None
-        return subprocess.CompletedProcess(arguments, process.exitcode, said.read().decode())
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.NamedTemporaryFile() as said:
+        request = {"folder": str(folder), "arguments": arguments, "said": said.name, "patience_s": patience_s}
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        status = int(server.stdout.readline())
+        return subprocess.CompletedProcess(arguments, status, Path(said.name).read_text())
 
 
-def _run(folder: Path, arguments: tuple[str, ...], said: str) -> None:
-    """Be the program `snakemake` from here on."""
-    streams = os.open(said, os.O_WRONLY | os.O_APPEND)
-    os.dup2(streams, 1)
-    os.dup2(streams, 2)
-    os.chdir(folder)
+@cache
+def _server() -> subprocess.Popen[str]:
+    """A process of its own for each that runs tests; it ends with it, when its input does."""
+    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _serve() -> None:
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import pydantic  # noqa: F401
     from snakemake.cli import main
 
-    sys.argv = ["snakemake", *arguments]
-    main()
+    sys.path.pop(0)  # the folder of this file
+    for line in sys.stdin:
+        request = json.loads(line)
+        process = os.fork()
+        if not process:
+            signal.alarm(request["patience_s"])
+            streams = os.open(request["said"], os.O_WRONLY | os.O_APPEND)
+            for stream, to in ((0, os.open(os.devnull, os.O_RDONLY)), (1, streams), (2, streams)):
+                os.dup2(to, stream)
+            os.chdir(request["folder"])
+            sys.argv = ["snakemake", *request["arguments"]]
+            main()  # ends by sys.exit
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()

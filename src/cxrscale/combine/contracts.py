@@ -115,7 +115,7 @@ CONTROL = Table(
     name="control",
     file="{study}/stacking/control.csv",
     made_by="`combine.control.control_rows`; errors and intervals by `evaluate.averaging.means_over`, from what each "
-    "seed brings by `combine.control._by_seed`",
+    "seed brings by `combine.control.by_seed`",
     shown=True,
     row="an ensemble over resolutions against one of equally many learners of one resolution, averaged over folds",
     columns=(

@@ -56,7 +56,7 @@ import os, signal, sys
 from cxrscale.common.atomic import replacing
 with replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")
-    os.kill(os.getpid(), signal.SIGKILL)
+    signal.raise_signal(signal.SIGKILL)
 """
 
 

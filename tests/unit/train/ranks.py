@@ -199,7 +199,7 @@ def missing(case: str, world: int, faulty: int, folder: Path) -> list[int]:
         if rank == faulty and case == "sleeps":
             time.sleep(60)
         if rank == faulty and case == "is stopped":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.raise_signal(signal.SIGSTOP)
         total = processes.total(1.0)
         leave(processes)
         return total

@@ -33,10 +33,10 @@ def test_an_interrupted_process_leaves_after_the_others_have_met_it():
 
 def test_a_time_limit_is_kept_in_mind_from_the_start_and_over_other_requests():
     with StopRequest([TIME_LIMIT]) as early:
-        os.kill(os.getpid(), TIME_LIMIT)
+        signal.raise_signal(TIME_LIMIT)
         with StopRequest() as stop:
             assert stop.signal == early.signal == TIME_LIMIT
-            os.kill(os.getpid(), signal.SIGUSR1)  # as the launcher says it
+            signal.raise_signal(signal.SIGUSR1)  # as the launcher says it
             assert stop.signal == TIME_LIMIT
 
 
@@ -44,7 +44,7 @@ def test_what_was_ignored_before_still_is():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             assert stop.signal is None
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -52,10 +52,10 @@ def test_what_was_ignored_before_still_is():
 
 def test_the_second_interrupt_of_a_keyboard_ends_at_once():
     with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture

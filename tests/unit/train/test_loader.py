@@ -243,7 +243,7 @@ print(sum(1 for _ in batches), *(process.pid for process in below), flush=True)
 batches = loader.decoded_batches(StoreReader(sys.argv[1]), [np.array([row]) for row in range(40)], 2)
 next(batches)
 print(*(process.pid for process in psutil.Process().children(recursive=True)), flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+signal.raise_signal(signal.SIGKILL)
 """
 
 

@@ -77,7 +77,7 @@ def stop_after(monkeypatch, *updates):
         found = original(*args)
         done.append(1)
         if len(done) in updates:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return found
 
     monkeypatch.setattr(Updater, "update", update)
@@ -265,7 +265,7 @@ def test_a_request_to_stop_while_the_learner_is_written_lets_it_be_written(train
     write = training.write_outputs
 
     def asked(*given):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         write(*given)
 
     monkeypatch.setattr(training, "write_outputs", asked)
@@ -574,7 +574,7 @@ def test_an_interruption_ends_the_process_with_its_own_status():
 def test_signals_are_as_before_afterwards():
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
         assert stop.signal == signal.SIGUSR1
     assert signal.getsignal(signal.SIGTERM) is before
 
