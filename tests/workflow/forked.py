@@ -4,6 +4,7 @@ A start takes 2 seconds of CPU time so, and 5 otherwise; the tests make some 150
 beforehand, since tests edit it.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -29,8 +30,10 @@ def snakemake(folder: Path, *arguments: str, patience_s: int = 1200) -> subproce
 
 @cache
 def _server() -> subprocess.Popen[str]:
-    """A process of its own for each that runs tests; it ends with it, when its input does."""
-    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    """A process of its own for each that runs tests."""
+    server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(server.communicate)  # its input ends, and so does it
+    return server
 
 
 def _serve() -> None:
