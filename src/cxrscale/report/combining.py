@@ -217,7 +217,7 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
             continue
         gains = bool(not missing(row["p"]) and row["p"] <= 1 - settings.confidence)
         verdict = (
-            "so combining resolutions gains more than combining seeds" if gains
+            "so combining resolutions gains more than combining seeds of any one" if gains
             else "which shows no gain of resolution beyond that of ensembling"
         )  # fmt: skip
         findings = results["control"][results["control"]["finding"].isin(single_findings(results, settings))]
@@ -226,9 +226,10 @@ def control_sentences(results: Results, settings: ReportSettings) -> list[str]:
         better = int((findings["p_holm"] <= 1 - settings.confidence).sum())
         cell = tested(row, "effect")
         sentences.append(
-            f"{model}: {k} resolutions together, against {k} seeds of the resolution that does best so, "
-            f"{row['strongest_px']:.0f} px: AUROC {cell.text} ({cell.note}), {name}, {verdict}; a gain over every "
-            f"single resolution is shown for {better} of {len(findings)} findings after Holm's correction."
+            f"{model}: {k} resolutions together, against {k} seeds of one resolution for all findings, the one that "
+            f"does best so, {row['strongest_px']:.0f} px: AUROC {cell.text} ({cell.note}), {name}, {verdict}; a "
+            f"gain over every single resolution is shown for {better} of {len(findings)} findings after Holm's "
+            "correction."
         )
     return sentences
 

@@ -30,8 +30,11 @@ def test_with_one_seed_a_gain_is_one_of_ensembling(make_settings, make_stacked):
 def test_with_seeds_the_control_is_told_and_shown(make_settings, make_stacked):
     found = make_stacked({32: (0.8, 1), 64: (0.8, 1)}, seeds=4)
     (sentence,) = control_sentences(found, make_settings())
-    assert "2 resolutions together, against 2 seeds of the resolution that does best so, " in sentence
-    assert "so combining resolutions gains more than combining seeds; a gain over every single" in sentence
+    assert (
+        "2 resolutions together, against 2 seeds of one resolution for all findings, the one that does best so, "
+        in sentence
+    )
+    assert "so combining resolutions gains more than combining seeds of any one; a gain over every single" in sentence
     table = control_table(found, make_settings())
     assert [row[1].text for row in table.cells] == ["A", "B", "Mean of all findings"]
     assert "p (Holm)" in table.cells[0][4].note
