@@ -125,8 +125,19 @@ class Mean:
 
 
 def level_intervals(means: Sequence[Mean], confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper ends of AUROCs, float64 (mean,) each; see `intervals_of`."""
-    return intervals_of(*_errors(means), confidence, within_0_and_1=True)
+    """Lower and upper ends of AUROCs, float64 (mean,) each; see `intervals_of`.
+
+    At exactly 1 (or 0), where patients do not differ, the lower (upper) end is a bound: were the chance of a patient of
+    the rarer class to be ranked right any smaller, all n of them would be in fewer than (1 - confidence) / 2 of studies
+    (Clopper and Pearson's for n of n). NaN with fewer than two patients of a class.
+    """
+    value, error, df = _errors(means)
+    lower, upper = intervals_of(value, error, df, confidence, within_0_and_1=True)
+    fewest = np.array([min(m.n_positive, m.n_negative) for m in means])
+    bound = ((1 - confidence) / 2) ** (1 / np.maximum(fewest, 1))
+    ends = (error == 0) & (fewest > 1)
+    lower, upper = np.where(ends & (value == 1), bound, lower), np.where(ends & (value == 1), 1.0, upper)
+    return np.where(ends & (value == 0), 0.0, lower), np.where(ends & (value == 0), 1 - bound, upper)
 
 
 def difference_intervals(means: Sequence[Mean], confidence: float) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ def intervals_of(
     within_0_and_1: of a level, as an AUROC is, on the logit scale (the error divided by value * (1 - value), the delta
     method), so that the ends stay within 0 and 1 and, near 1, the interval is longer to the left, as the sampling
     distribution is; Wald's own covers too rarely there (docs/evaluation.md). At exactly 0 or 1 patients say nothing
-    about the error, and there is none. Otherwise of a difference.
+    about the error, and there is none here. Otherwise of a difference.
     Returns lower and upper ends; NaN where the error is NaN or, of a level, 0.
     """
     value, error = np.asarray(value, dtype=np.float64), np.asarray(error, dtype=np.float64)

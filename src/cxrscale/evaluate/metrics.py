@@ -21,7 +21,7 @@ from cxrscale.evaluate.auroc import (
     weighted_auroc,
     weighted_average_precision,
 )
-from cxrscale.evaluate.averaging import FoldAuroc, mean_component, means_over
+from cxrscale.evaluate.averaging import FoldAuroc, Mean, level_intervals, mean_component, means_over
 from cxrscale.evaluate.bootstrap import drawn_weights, interval
 from cxrscale.evaluate.calibration import (
     calibration_error,
@@ -58,14 +58,15 @@ UNBOUNDED = ("calibration_slope", "calibration_intercept")
 class MetricValue:
     """A metric's value (NaN with a reason where undefined), and what its intervals are made of.
 
-    influence: float64 (patient,), what each patient adds, or None. components: of an AUROC. errors: kind of interval ->
-    standard error and its degrees of freedom.
+    influence: float64 (patient,), what each patient adds, or None. errors: kind of interval -> standard error and its
+    degrees of freedom. components, mean: of an AUROC, whose clustered interval comes from `averaging`.
     """
 
     value: float
     reason: str | None = None
     influence: np.ndarray | None = None
     components: Components | None = None
+    mean: Mean | None = None
     errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -202,9 +203,7 @@ def _metric_value(value: float, influence: np.ndarray, present: np.ndarray) -> M
 def _auroc(parts: Components, checks: Mapping[str, tuple[float, float]] | None = None) -> MetricValue:
     """An AUROC of one learner, with the error that the comparison and stacking take for it (`averaging`)."""
     (mean,) = means_over([FoldAuroc.of(parts, 1)], np.eye(1))
-    return MetricValue(
-        mean.value, None, components=parts, errors={"clustered": (mean.se or math.nan, mean.df)} | dict(checks or {})
-    )
+    return MetricValue(mean.value, None, components=parts, mean=mean, errors=dict(checks or {}))
 
 
 def _root(variance: float) -> float:
@@ -286,6 +285,9 @@ def _rows(
                 reason = f"most bootstrap replicates {lacks}: no interval"
                 if lower == upper:
                     lower, upper, reason = math.nan, math.nan, NO_ERROR
+            elif kind == "clustered" and estimate.mean is not None:
+                (lower,), (upper,) = level_intervals([estimate.mean], confidence)
+                reason = NO_ERROR
             else:
                 error, degrees = estimate.errors.get(kind, (math.nan, math.nan))
                 bounded = not metric.endswith(UNBOUNDED)

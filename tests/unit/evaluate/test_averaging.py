@@ -4,7 +4,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from scipy.special import expit
-from scipy.stats import chi2
+from scipy.stats import binomtest, chi2
 
 from cxrscale.common.rows import MEAN
 from cxrscale.evaluate.auroc import weighted_auroc
@@ -126,8 +126,17 @@ def test_intervals_of_levels_stay_within_their_range_and_those_of_differences_ar
     lower, upper = difference_intervals(means, 0.95)
     assert lower == pytest.approx([0.95 - 2.22814 * 0.04, 0.6 - 1.95996 * 0.05], abs=1e-5)
     assert upper + lower == pytest.approx([1.9, 1.2])
-    nothing = [Mean(1.0, 0.0, 0.0, np.inf, 40, 60), Mean(0.7, np.nan, 0.0, np.inf, 1, 60)]
+    nothing = [Mean(0.7, np.nan, 0.0, np.inf, 1, 60), Mean(1.0, np.nan, 0.0, np.inf, 1, 60)]
     assert np.isnan(level_intervals(nothing, 0.95)).all()
+
+
+def test_a_perfect_auroc_has_a_bound():
+    """40 of 40 patients: 0.025 ** (1 / 40) = 0.9119, as Clopper and Pearson's."""
+    perfect, useless = Mean(1.0, 0.0, 0.0, np.inf, 40, 60), Mean(0.0, 0.0, 0.0, np.inf, 60, 40)
+    lower, upper = level_intervals([perfect, useless], 0.95)
+    assert lower == pytest.approx([0.9119, 0], abs=1e-4)
+    assert upper == pytest.approx([1, 0.0881], abs=1e-4)
+    assert lower[0] == pytest.approx(binomtest(40, 40).proportion_ci(0.95).low)
 
 
 def drawn(shared, seed=0):
