@@ -19,7 +19,7 @@ from cxrscale.combine.methods import combining, fit_all
 from cxrscale.combine.settings import StackingSettings
 from cxrscale.common.rows import MEAN, STRONGEST
 from cxrscale.evaluate.averaging import FoldAuroc, Spread, difference_intervals, joined, mean_component, means_over
-from cxrscale.evaluate.clustered import Components, components
+from cxrscale.evaluate.clustered import Components, counted_components
 from cxrscale.evaluate.verdicts import NO_VARIANCE, p_different, reason_without
 
 #: None -> the ensembles over resolutions, resolution -> those of one resolution; a list of learners each.
@@ -101,10 +101,8 @@ class Ensembles:
             k, test = self.k, self.scores.test
             fitted = fit_all(self.scores.evidence(key, k, self.tolerance), combining())
             odds = fitted.log_odds(test.logits[self.scores.members(key), :, k])
-            target = test.target[:, k]
-            counted = ~np.isnan(target)
             n_patients = int(test.patient.max()) + 1
-            self.known[key] = components(odds[:, counted], target[counted], test.patient[counted], n_patients)
+            self.known[key] = counted_components(odds, test.target[:, k], test.patient, n_patients)
         return self.known[key]
 
     def of(self, groups: Groups) -> Components:

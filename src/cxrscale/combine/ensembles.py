@@ -25,7 +25,7 @@ from cxrscale.evaluate.averaging import (
     pooled,
 )
 from cxrscale.evaluate.bootstrap import interval, replicate
-from cxrscale.evaluate.clustered import Components, components
+from cxrscale.evaluate.clustered import Components, counted_components
 from cxrscale.evaluate.predictions import Scores, read_scores
 from cxrscale.evaluate.verdicts import NO_VARIANCE, holm, p_different, reason_without
 
@@ -154,15 +154,14 @@ def _picked(fitted: Fitted, method: str, learners: Sequence[LearnerKey]) -> str 
 
 def _scored(odds: np.ndarray, target: np.ndarray, scores: FoldScores, settings: StackingSettings) -> Scored:
     """odds: (method, image), as METHODS. Exploratory methods are not bootstrapped."""
-    patient, counted = scores.test.patient, ~np.isnan(target)
+    patient = scores.test.patient
     drawn = np.full((len(odds), settings.replicates), np.nan)
     chosen = [i for i, method in enumerate(METHODS.values()) if method.role is not Role.EXPLORATORY]
     # One seed a fold, as in the comparison: all findings and ensembles see the same patients in the same replicate.
     drawn[chosen] = replicate(
         weighted_auroc, odds[chosen], target, patient, settings.replicates, settings.seed + scores.fold
     )
-    parts = components(odds[:, counted], target[counted], patient[counted], int(patient.max()) + 1)
-    return Scored(parts, drawn)
+    return Scored(counted_components(odds, target, patient, int(patient.max()) + 1), drawn)
 
 
 def _one_of_each() -> dict[str, np.ndarray]:

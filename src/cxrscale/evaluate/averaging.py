@@ -70,7 +70,7 @@ class FoldAuroc:
     spread: Spread
 
     @classmethod
-    def of(cls, found: Components, n_seeds: int, alike: bool = True, spread: Spread | None = None) -> Self:
+    def of(cls, found: Components, n_seeds: int, spread: Spread | None = None) -> Self:
         """found: of scores in the order seed, score. spread: over seeds; None: `spread_of` this finding."""
         n_positive, n_negative = int(found.with_positive.sum()), int(found.with_negative.sum())
         auroc = found.auroc.reshape(n_seeds, -1)
@@ -87,7 +87,7 @@ class FoldAuroc:
             part(found.negative, n_negative),
             n_positive,
             n_negative,
-            spread_of([auroc], alike) if spread is None else spread,
+            spread_of([auroc]) if spread is None else spread,
         )
 
     def of_seed(self, seed: int) -> Self:
@@ -176,10 +176,10 @@ def pooled(findings: Mapping[str, Components], n_seeds: int, alike: bool = True)
     findings: components in the order seed, score, for the same patients and at least one finding. The mean varies over
     seeds no more than its findings do on average: theirs is on the safe side.
     """
-    found = {finding: FoldAuroc.of(parts, n_seeds, alike) for finding, parts in findings.items()}
-    spread = spread_of([f.auroc for f in found.values()], alike)
-    found[MEAN] = FoldAuroc.of(mean_component(list(findings.values())), n_seeds, alike)
-    return {finding: replace(f, spread=spread) for finding, f in found.items()}
+    parts = list(findings.values())
+    spread = spread_of([part.auroc.reshape(n_seeds, -1) for part in parts], alike)
+    together = {**findings, MEAN: mean_component(parts)}
+    return {finding: FoldAuroc.of(part, n_seeds, spread) for finding, part in together.items()}
 
 
 def spread_of(aurocs: Sequence[np.ndarray], alike: bool = True) -> Spread:

@@ -88,6 +88,12 @@ def components(
     )
 
 
+def counted_components(scores: np.ndarray, target: np.ndarray, patient: np.ndarray, n_patients: int) -> Components:
+    """`components` of the images that count. target: float (image,), NaN where ignored; else as there."""
+    counted = ~np.isnan(target)
+    return components(scores[:, counted], target[counted], patient[counted], n_patients)
+
+
 def _sum_by_patient(values: np.ndarray, patient: np.ndarray, n_patients: int) -> np.ndarray:
     """(learner, image) -> (patient, learner)."""
     return np.stack([np.bincount(patient, weights=row, minlength=n_patients) for row in values], axis=1)

@@ -21,7 +21,7 @@ from cxrscale.evaluate import verdicts
 from cxrscale.evaluate.auroc import reason_undefined, weighted_auroc
 from cxrscale.evaluate.averaging import FoldAuroc, Mean, difference_intervals, level_intervals, means_over, pooled
 from cxrscale.evaluate.bootstrap import interval, joint_intervals, replicate
-from cxrscale.evaluate.clustered import Components, components
+from cxrscale.evaluate.clustered import Components, counted_components
 from cxrscale.evaluate.contracts import AUROC, AVERAGES, CONFIRMATORY, DIFFERENCES, EXPLORATORY, SUFFICIENT
 from cxrscale.evaluate.predictions import read_scores
 from cxrscale.evaluate.settings import ComparisonSettings
@@ -142,12 +142,11 @@ def _measure(fold: ModelScores, settings: ComparisonSettings) -> tuple[list[Row]
     counts: dict[str, tuple[int, int]] = {}
     for k, finding in enumerate(fold.findings):
         target = fold.target[:, k]
-        counted = ~np.isnan(target)
         counts[finding] = int((target == 1).sum()), int((target == 0).sum())
         if reason_undefined(*counts[finding]) is not None:
             continue
         logits = fold.logits[:, :, k]
-        parts[finding] = components(logits[:, counted], target[counted], fold.patient[counted], n_patients)
+        parts[finding] = counted_components(logits, target, fold.patient, n_patients)
         boots[finding] = np.full((*shape, 1), np.nan)
         if settings.replicates:
             # One seed a fold: all models, seeds and findings see the same patients in the same replicate.
